@@ -1,0 +1,58 @@
+import { Elysia } from "elysia";
+import { auth } from "./auth.ts";
+import type { Config } from "./config.ts";
+import { cors } from "./cors.ts";
+import type { Database } from "./db/index.ts";
+import { docs } from "./docs/index.ts";
+import { failures } from "./failures.ts";
+import { health } from "./health.ts";
+import type { Logger } from "./log.ts";
+import { requests } from "./requests.ts";
+import { taskRoutes } from "./tasks/routes.ts";
+import { taskStore } from "./tasks/store.ts";
+
+export interface Dependencies {
+  config: Config;
+  db: Database;
+  log: Logger;
+  /** Whether the process has been asked to stop: it then takes no new work. */
+  stopping: () => boolean;
+}
+
+/** The whole service, in the order in which a request meets it. Listens to nothing by itself. */
+export function createApp({ config, db, log, stopping }: Dependencies) {
+  const probes = health(db, stopping);
+  const tasks = taskRoutes(auth(config.jwt, log), taskStore(db.orm));
+
+  const app = new Elysia({
+    // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.
+    normalize: false,
+    // Elysia looks for the path behind the host, and would take too much of a short one for it.
+    handler: { standardHostname: false },
+    // A route that can't be compiled stops the start, not its first request.
+    precompile: true,
+  })
+    .use(requests(log))
+    .use(cors(config.corsOrigins))
+    .use(failures(log, (path) => methodsOf(path)))
+    .use(probes)
+    .use(tasks)
+    .use(docs(() => new Elysia().use(probes).use(tasks)));
+
+  /** What a path answers to, for 405 (Elysia says 404). */
+  function methodsOf(path: string): string[] {
+    const { http, static: fixed } = app.router;
+    const known = path.replace(/(.)\/$/, "$1");
+    const methods = METHODS.filter(
+      (method) => fixed[known]?.[method] !== undefined || http.find(method, known),
+    );
+    return methods.flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : method));
+  }
+
+  return app;
+}
+
+/** For Eden: `treaty<App>(address)` knows every route, what it takes and what it answers. */
+export type App = ReturnType<typeof createApp>;
+
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];

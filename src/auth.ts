@@ -1,0 +1,34 @@
+import { jwt } from "@elysiajs/jwt";
+import { Elysia } from "elysia";
+import type { Config } from "./config.ts";
+import { type Logger, sparingly } from "./log.ts";
+import { problem } from "./problem.ts";
+import { tokenVerifier } from "./tokens.ts";
+
+/**
+ * Admits a token's owner to their own URL, and nobody else: 401 without a valid token, 403 unless its `sub` is
+ * the `user_id` of the path. What is registered behind this has `userId`, and there is no other source of it.
+ * A `derive`, since Elysia runs those before it validates: a stranger learns nothing from a 422.
+ */
+export const auth = (settings: Config["jwt"], log: Logger) => {
+  const verify = tokenVerifier(settings);
+  const logRefusal = sparingly((fields, message) => log.warn(fields, message));
+  return new Elysia({ name: "auth", seed: settings })
+    .use(jwt({ name: "jwt", secret: settings.secret ?? "", alg: settings.algorithm }))
+    .derive({ as: "scoped" }, async ({ jwt, request, params, set }) => {
+      const token = bearerToken(request.headers.get("authorization"));
+      const session =
+        token === undefined ? { reason: "there is no bearer token" } : await verify(token, jwt.verify);
+      if ("reason" in session) {
+        logRefusal(session.reason, { request_id: set.headers["x-request-id"] }, `refused: ${session.reason}`);
+        set.headers["www-authenticate"] = "Bearer";
+        return problem({ set }, 401, "Sign in: a valid bearer token is required");
+      }
+      if (session.userId !== params.user_id) return problem({ set }, 403, "These are not your tasks");
+      return { userId: session.userId };
+    });
+};
+
+/** RFC 6750, section 2.1; the scheme is case-insensitive (RFC 9110, section 11.1). */
+const bearerToken = (authorization: string | null) =>
+  authorization === null ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];

@@ -1,0 +1,233 @@
+import { readFileSync } from "node:fs";
+import { isAbsolute, resolve } from "node:path";
+
+export type Algorithm = keyof typeof SECRET_BYTES;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export type DatabaseSettings =
+  | { driver: "embedded"; directory: string | undefined }
+  | { driver: "neon" | "postgres"; url: string };
+
+export interface Config {
+  environment: string;
+  /** Everything but development and test: nothing is made up, and nothing that opens a door is printed. */
+  production: boolean;
+  host: string;
+  port: number;
+  logLevel: LogLevel;
+  corsOrigins: string[];
+  database: DatabaseSettings;
+  pool: { size: number; overflow: number; prePing: boolean; recycleSeconds: number };
+  neonProxy: string | undefined;
+  jwt: {
+    algorithm: Algorithm;
+    /** Undefined where only a JWKS is configured and, in development, until one has been made. */
+    secret: string | undefined;
+    /** What a token signed with the secret must name, if anything. */
+    issuer: string | undefined;
+    audience: string | undefined;
+    /** Where Better Auth publishes its public keys, and what a token signed with one of them must name. */
+    jwks: { url: URL; issuer: string; audience: string } | undefined;
+    /** The furthest ahead that a token may expire, and the lifetime of those made by the `token` command. */
+    maxLifetimeSeconds: number;
+  };
+}
+
+/** Every mistake in the settings, by name. The message holds no value of a secret. */
+export class ConfigError extends Error {
+  constructor(readonly mistakes: string[]) {
+    super(`The settings are not right:\n${mistakes.map((mistake) => `  - ${mistake}`).join("\n")}`);
+  }
+}
+
+/** RFC 7518, section 3.2: the key is at least as long as the hash. */
+const SECRET_BYTES = { HS256: 32, HS384: 48, HS512: 64 };
+const LOG_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] as const;
+/** Where the embedded database and the made-up secret are kept in development. */
+export const DATA_DIRECTORY = ".data";
+
+type Environment = Record<string, string | undefined>;
+type ReadFile = (path: string) => string;
+
+/**
+ * Reads all settings at once.
+ *
+ * @throws {ConfigError} naming every one that is wrong, with what would be right.
+ */
+export function loadConfig(
+  environment: Environment,
+  readFile: ReadFile = (path) => readFileSync(path, "utf8"),
+): Config {
+  const mistakes: string[] = [];
+  const settings = reader(environment, readFile, mistakes);
+
+  const name = (settings.text("ENVIRONMENT") ?? "development").toLowerCase();
+  const production = name !== "development" && name !== "test";
+  const algorithm = settings.choice("JWT_ALGORITHM", ["HS256", "HS384", "HS512"], "HS256");
+  const jwksUrl = settings.url("BETTER_AUTH_JWKS_URL");
+  const issuer = settings.text("JWT_ISSUER");
+  const audience = settings.text("JWT_AUDIENCE");
+  const secret = settings.secret("BETTER_AUTH_SECRET");
+  if (secret !== undefined) mistakes.push(...faultsOfSecret(secret, algorithm));
+  else if (production && jwksUrl === undefined)
+    mistakes.push("BETTER_AUTH_SECRET is required (the same as Better Auth's), or BETTER_AUTH_JWKS_URL");
+
+  const config: Config = {
+    environment: name,
+    production,
+    host: settings.text("HOST") ?? "0.0.0.0",
+    port: settings.integer("PORT", 8000, 0, 65_535),
+    logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
+    corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
+    database: settings.database("DATABASE_URL", production),
+    pool: {
+      size: settings.integer("DB_POOL_SIZE", 5, 1, 1000),
+      overflow: settings.integer("DB_MAX_OVERFLOW", 10, 0, 1000),
+      prePing: settings.boolean("DB_POOL_PRE_PING", true),
+      recycleSeconds: settings.integer("DB_POOL_RECYCLE", 300, 1, 86_400),
+    },
+    neonProxy: settings.hostAndPort("NEON_WSPROXY"),
+    jwt: {
+      algorithm,
+      secret,
+      issuer,
+      audience,
+      jwks: jwksUrl && {
+        url: jwksUrl,
+        issuer: issuer ?? jwksUrl.origin,
+        audience: audience ?? jwksUrl.origin,
+      },
+      maxLifetimeSeconds: settings.integer("JWT_EXPIRATION_DELTA", 604_800, 1, 10 * 365 * 86_400),
+    },
+  };
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return config;
+}
+
+/** Reads one setting at a time. A mistake is noted, and something of the right type returned in its place. */
+function reader(environment: Environment, readFile: ReadFile, mistakes: string[]) {
+  const text = (name: string) => environment[name]?.trim() || undefined;
+
+  const settings = {
+    text,
+
+    /** The value of NAME, or the content of the file that NAME_FILE names. */
+    secret(name: string): string | undefined {
+      const file = text(`${name}_FILE`);
+      if (file === undefined) return text(name);
+      if (text(name) !== undefined) {
+        mistakes.push(`${name} and ${name}_FILE are both set: keep one`);
+        return undefined;
+      }
+      try {
+        const content = readFile(file).trim();
+        if (content === "") mistakes.push(`${name}_FILE names an empty file`);
+        return content || undefined;
+      } catch {
+        mistakes.push(`${name}_FILE must name a file that can be read`);
+        return undefined;
+      }
+    },
+
+    integer(name: string, fallback: number, least: number, most: number): number {
+      const value = text(name);
+      if (value === undefined) return fallback;
+      if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+      mistakes.push(`${name} must be a whole number from ${least} to ${most}`);
+      return fallback;
+    },
+
+    boolean(name: string, fallback: boolean): boolean {
+      const value = text(name)?.toLowerCase();
+      if (value === undefined) return fallback;
+      if (["true", "1", "yes", "on"].includes(value)) return true;
+      if (!["false", "0", "no", "off"].includes(value)) mistakes.push(`${name} must be True or False`);
+      return false;
+    },
+
+    choice<const Choice extends string>(name: string, choices: readonly Choice[], fallback: Choice): Choice {
+      const value = text(name)?.toUpperCase();
+      const choice = choices.find((choice) => choice === value);
+      if (value !== undefined && choice === undefined)
+        mistakes.push(`${name} must be one of ${choices.join(", ")}`);
+      return choice ?? fallback;
+    },
+
+    url(name: string): URL | undefined {
+      const value = text(name);
+      if (value === undefined) return undefined;
+      if (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)) return new URL(value);
+      mistakes.push(`${name} must be a URL that begins with https:// or http://`);
+      return undefined;
+    },
+
+    hostAndPort(name: string): string | undefined {
+      const value = text(name);
+      if (value !== undefined && !/^[\w.-]+:\d{1,5}$/.test(value))
+        mistakes.push(`${name} must be host:port, such as 127.0.0.1:5488`);
+      return value;
+    },
+
+    origins(name: string, fallback: string, production: boolean): string[] {
+      const origins = (text(name) ?? fallback)
+        .split(",")
+        .map((origin) => origin.trim())
+        .filter((origin) => origin !== "");
+      for (const origin of origins) {
+        if (origin === "*") {
+          if (production)
+            mistakes.push(
+              `${name} must name each origin: "*" lets in every site, and is for development only`,
+            );
+        } else if (!URL.canParse(origin) || new URL(origin).origin !== origin)
+          mistakes.push(
+            `${name} must be origins such as https://app.example.com, comma-separated (no path, no closing slash)`,
+          );
+      }
+      return origins;
+    },
+
+    database(name: string, production: boolean): DatabaseSettings {
+      const inMemory: DatabaseSettings = { driver: "embedded", directory: undefined };
+      const url = settings.secret(name);
+      if (url === undefined) {
+        if (!production) return { driver: "embedded", directory: resolve(DATA_DIRECTORY) };
+        if (!mistakes.some((mistake) => mistake.startsWith(name)))
+          mistakes.push(`${name} is required: postgres://USER:PASSWORD@HOST/DATABASE`);
+        return inMemory;
+      }
+      if (url === "memory://") return inMemory;
+      const path = /^pglite:\/\/(.+)$/.exec(url)?.[1];
+      if (path !== undefined)
+        return { driver: "embedded", directory: isAbsolute(path) ? path : resolve(path) };
+      if (/^postgres(ql)?:\/\//.test(url) && URL.canParse(url) && new URL(url).hostname !== "") {
+        const { hostname, searchParams } = new URL(url);
+        const sslmode = searchParams.get("sslmode") ?? "disable";
+        if (["disable", "prefer", "require", "verify-ca", "verify-full"].includes(sslmode))
+          return { driver: hostname.endsWith(".neon.tech") ? "neon" : "postgres", url };
+        mistakes.push(`${name} has an unknown sslmode: disable, require and verify-full are known`);
+        return inMemory;
+      }
+      mistakes.push(
+        `${name} must be postgres://USER:PASSWORD@HOST/DATABASE, pglite://DIRECTORY or memory://`,
+      );
+      return inMemory;
+    },
+  };
+  return settings;
+}
+
+function faultsOfSecret(secret: string, algorithm: Algorithm): string[] {
+  const advice = "make one with: openssl rand -base64 48";
+  const least = SECRET_BYTES[algorithm];
+  if (isPlaceholder(secret)) return [`BETTER_AUTH_SECRET is a placeholder: ${advice}`];
+  if (Buffer.byteLength(secret) < least)
+    return [`BETTER_AUTH_SECRET must be at least ${least} bytes for ${algorithm}: ${advice}`];
+  return [];
+}
+
+/** The values that examples and tutorials carry (Better Auth's own default among them), and monotonous ones. */
+const isPlaceholder = (secret: string) =>
+  /change.?(me|this|in.prod)|your.{0,20}(secret|key)|(secret|key).?here|placeholder|replace.?(me|with)|example|insecure|default.?secret|super.?secret|better-auth-secret|min(imum)?.?32|at.?least.?32|^x+$/i.test(
+    secret,
+  ) || new Set(secret).size < 8;

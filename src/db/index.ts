@@ -1,0 +1,48 @@
+import { sql } from "drizzle-orm";
+import type { PgDatabase, PgDialect, PgQueryResultHKT, PgSession } from "drizzle-orm/pg-core";
+import type { DatabaseSettings } from "../config.ts";
+import { embedded } from "./embedded.ts";
+import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
+
+/** A Postgres, whichever driver reaches it. Times come back as ISO strings and ids as numbers from each. */
+export interface Database {
+  readonly orm: PgDatabase<PgQueryResultHKT>;
+  /** What it is and where, for people and logs. Holds no password. */
+  readonly label: string;
+  /** Waits for what is under way, then lets go of the database. */
+  close(): Promise<void>;
+}
+
+export function connect(settings: DatabaseSettings): Promise<Database> {
+  switch (settings.driver) {
+    case "embedded":
+      return embedded(settings.directory);
+    default:
+      throw new Error(`there is no driver for ${settings.driver} yet`);
+  }
+}
+
+/** Fails unless a query gets through to the database. */
+export async function ping({ orm }: Database): Promise<void> {
+  await orm.execute(sql`select 1`);
+}
+
+/** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
+const MIGRATION_LOCK = 7_461_736_275n;
+
+/**
+ * Brings the schema up to date: all the migrations that are missing, or none. Any number of processes may do so
+ * at once; each migration is applied once.
+ */
+export async function migrate({ orm }: Database): Promise<void> {
+  await orm.transaction(async (transaction) => {
+    await transaction.execute(sql`select pg_advisory_xact_lock(${sql.raw(String(MIGRATION_LOCK))})`);
+    // Drizzle's migrators open a transaction of their own, outside of the lock. What they call inside takes a
+    // session, so here it gets one that is in this transaction already. (Neither is in the public types.)
+    const { dialect, session } = transaction as unknown as { dialect: PgDialect; session: PgSession };
+    const here = Object.assign(Object.create(session), {
+      transaction: (run: (within: typeof transaction) => Promise<void>) => run(transaction),
+    });
+    await dialect.migrate(readMigrations(), here, { migrationsFolder: "" });
+  });
+}

@@ -1,0 +1,44 @@
+import { DrizzleQueryError } from "drizzle-orm/errors";
+
+/**
+ * What a failure of the database may be told by: a code (SQLSTATE, or the driver's or the system's own), and for
+ * failures without one the kind of error. Never a message: Drizzle's holds the statement and its values.
+ */
+export interface Cause {
+  name: string;
+  code: string | undefined;
+  outage: boolean;
+}
+
+/** Names the cause of a failure, and whether it is the database's absence (503) or a bug of ours (500). */
+export function causeOf(error: unknown): Cause {
+  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  const name = cause instanceof Error ? cause.name : typeof cause;
+  const code = codeOf(cause);
+  return { name, code, outage: isOutage(code, cause) };
+}
+
+/**
+ * SQLSTATE classes 08 (connection), 53 (resources), 57P0x (shutdown, crash, starting up), 57014 (statement
+ * timeout), 58 (system), 28 (login refused), 3D000 (no such database), 25006 (read-only: a replica after failover).
+ */
+const OUTAGE =
+  /^(08|53|57P0|57014|58|28|3D000|25006)|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS)|^E(CONN|PIPE|HOST|NET|TIMEDOUT|AI_)/;
+
+const WITHOUT_CODE =
+  /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;
+
+const isOutage = (code: string | undefined, cause: unknown) =>
+  code === undefined
+    ? // Neon's driver fails to connect with an event, which is no `Error` and has no code.
+      (typeof ErrorEvent === "function" && cause instanceof ErrorEvent) ||
+      (cause instanceof Error && WITHOUT_CODE.test(cause.message))
+    : OUTAGE.test(code);
+
+/** Bun.SQL keeps the SQLSTATE in `errno` and a name of its own in `code`; the others keep it in `code`. */
+function codeOf(cause: unknown): string | undefined {
+  if (typeof cause !== "object" || cause === null) return undefined;
+  if ("errno" in cause && typeof cause.errno === "string") return cause.errno;
+  if ("code" in cause && typeof cause.code === "string") return cause.code;
+  return undefined;
+}

@@ -1,0 +1,44 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { type Config, DATA_DIRECTORY } from "./config.ts";
+import { signToken } from "./tokens.ts";
+
+/** The user of the first `curl`. */
+const DEMO_USER = "demo";
+
+/**
+ * In development and without a key to check tokens by, one that is made at the first start and kept (for the owner
+ * of the files only). Elsewhere the configuration as it is.
+ */
+export function withDevelopmentSecret(config: Config): Config {
+  if (config.production || config.jwt.secret || config.jwt.jwks) return config;
+  return { ...config, jwt: { ...config.jwt, secret: keptSecret(resolve(DATA_DIRECTORY)) } };
+}
+
+function keptSecret(directory: string): string {
+  const file = join(directory, "secret");
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  try {
+    // 64 bytes of text: enough for HS512 as well.
+    const secret = Buffer.from(crypto.getRandomValues(new Uint8Array(48))).toString("base64url");
+    writeFileSync(file, secret, { flag: "wx", mode: 0o600 });
+    return secret;
+  } catch {
+    return readFileSync(file, "utf8").trim();
+  }
+}
+
+/** What a newcomer needs to know. Holds a working token, so it is for development only. */
+export async function welcome({ jwt, host }: Config, port: number, database: string): Promise<string> {
+  const address = `http://${host === "0.0.0.0" || host === "::" ? "localhost" : host}:${port}`;
+  const lines = [`  Tasks API  ${address}`, `  Docs       ${address}/docs`, `  Data       ${database}`];
+  if (jwt.secret)
+    lines.push(
+      "",
+      `  Try it, as the user "${DEMO_USER}":`,
+      "",
+      `  curl ${address}/api/${DEMO_USER}/tasks -H 'Content-Type: application/json' -d '{"title":"Buy milk"}' \\`,
+      `    -H 'Authorization: Bearer ${await signToken(DEMO_USER, jwt)}'`,
+    );
+  return `\n${lines.join("\n")}\n\n`;
+}

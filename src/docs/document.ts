@@ -1,0 +1,162 @@
+import { swagger } from "@elysiajs/swagger";
+import type { TSchema } from "@sinclair/typebox";
+import { type AnyElysia, Elysia } from "elysia";
+import { version } from "../../package.json";
+import { Healthy } from "../health.ts";
+import { Problem } from "../problem.ts";
+import { Completion, NewTask, Task, TaskChanges, TaskList } from "../tasks/model.ts";
+
+/** The schemas that the document names, and refers to wherever they are used. */
+const MODELS: TSchema[] = [Task, TaskList, NewTask, TaskChanges, Completion, Problem, Healthy];
+
+const DESCRIPTIONS: Record<string, string> = {
+  200: "As asked.",
+  201: "Created.",
+  204: "Deleted.",
+  400: "The body is not valid JSON in UTF-8.",
+  401: "There is no valid token.",
+  403: "The token is another user's.",
+  404: "There is no such task among the user's own.",
+  413: "The body is over 64 KiB.",
+  415: "The body is not JSON, or is compressed.",
+  422: "A value is wrong: `errors` names each.",
+  "4XX": "The request is not proper HTTP.",
+  500: "A bug of ours: the log has the request id.",
+  503: "Not just now: the database (or the JWKS) is out of reach or too slow.",
+};
+
+const header = (description: string, schema: object) => ({ description, schema });
+
+const REQUEST_ID = header("The request's id: the one it came with, or a new one.", { type: "string" });
+
+const HEADERS: Record<string, Record<string, object>> = {
+  "listTasks 200": {
+    "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
+    Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).', { type: "string" }),
+  },
+  "createTask 201": { Location: header("The address of the task.", { type: "string" }) },
+  "401": { "WWW-Authenticate": header("`Bearer` (RFC 6750).", { type: "string" }) },
+  "503": { "Retry-After": header("After how many seconds to try again.", { type: "integer" }) },
+};
+
+const INFO = {
+  title: "Tasks API",
+  version,
+  description: [
+    "A per-user todo list. Sign in with Better Auth, take the token from its `/api/auth/token`, and send it as",
+    "`Authorization: Bearer …`. The `user_id` in the path is that user's id.",
+    "",
+    "Every failure is a `Problem` (RFC 9457), whose `detail` can be shown to a person. Every answer carries an",
+    "`X-Request-Id`, which the log has too.",
+  ].join("\n"),
+};
+
+const TAGS = [
+  { name: "Tasks", description: "One user's tasks." },
+  { name: "Health", description: "Is the service up, and may it be sent requests?" },
+];
+
+const BEARER = {
+  type: "http" as const,
+  scheme: "bearer",
+  bearerFormat: "JWT",
+  description: "From Better Auth's `/api/auth/token`; in development, from `bun run token USER_ID`.",
+};
+
+/**
+ * The OpenAPI document of the routes.
+ *
+ * The plugin finds out what the routes declare. What it makes of that is not valid OpenAPI (each schema inlined
+ * under three media types, TypeBox's own keywords, answers without a description), so it is put right here, by the
+ * schemas' names.
+ */
+export async function describe(routes: AnyElysia): Promise<OpenApi> {
+  const plugin = swagger({
+    specPath: "/document",
+    documentation: { info: INFO, tags: TAGS, components: { securitySchemes: { bearer: BEARER } } },
+  });
+  const answer = await new Elysia().use(routes).use(plugin).handle(new Request("http://localhost/document"));
+  const { components, ...found } = (await answer.json()) as Found;
+  const paths = Object.entries(found.paths).map(([path, operations]) => [
+    path,
+    Object.fromEntries(
+      Object.entries(operations).map(([method, operation]) => [method, corrected(operation)]),
+    ),
+  ]);
+  return {
+    ...found,
+    openapi: "3.1.0",
+    servers: [{ url: "/", description: "This server." }],
+    paths: Object.fromEntries(paths),
+    components: {
+      ...components,
+      schemas: Object.fromEntries(MODELS.map((model) => [model.$id, named(model)])),
+    },
+  };
+}
+
+function corrected({ operationId, parameters, requestBody, responses, ...rest }: Operation): object {
+  const [body] = Object.values(requestBody?.content ?? {});
+  const signedIn = "401" in responses;
+  // Nothing is wrong with a probe but its HTTP; linters want to be told.
+  const answers = signedIn ? responses : { ...responses, "4XX": {} };
+  return {
+    operationId,
+    ...rest,
+    security: signedIn ? [{ bearer: [] }] : [],
+    ...(parameters && {
+      parameters: parameters.map(({ examples, ...parameter }) => ({
+        ...parameter,
+        ...(examples && { example: examples[0] }),
+      })),
+    }),
+    ...(body && {
+      requestBody: {
+        required: body.schema.$id !== Completion.$id,
+        content: { "application/json": { schema: reference(body.schema.$id) } },
+      },
+    }),
+    responses: Object.fromEntries(
+      Object.entries<{ $id?: string }>(answers).map(([status, { $id }]) => [
+        status,
+        {
+          description: DESCRIPTIONS[status],
+          headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
+          ...($id && {
+            content: {
+              [$id === Problem.$id ? "application/problem+json" : "application/json"]: {
+                schema: reference($id),
+              },
+            },
+          }),
+        },
+      ]),
+    ),
+  };
+}
+
+const reference = ($id: string | undefined) => ({ $ref: `#/components/schemas/${$id}` });
+
+/** A model as plain JSON Schema: without the keywords that mean something only here, and with models inside by name. */
+const named = ({ $id, noValidate, additionalProperties, ...schema }: TSchema) =>
+  JSON.parse(JSON.stringify(schema), (_, value) => (value?.$id ? reference(value.$id) : value));
+
+/** What the plugin's document is known to have. */
+interface Found {
+  paths: Record<string, Record<string, Operation>>;
+  components: object;
+}
+
+interface Operation {
+  operationId: string;
+  parameters?: { examples?: unknown[] }[];
+  requestBody?: { content: Record<string, { schema: { $id?: string } }> };
+  responses: Record<string, { $id?: string }>;
+}
+
+export interface OpenApi {
+  openapi: string;
+  servers: { url: string; description: string }[];
+  paths: Record<string, Record<string, object>>;
+  components: { schemas: Record<string, object> };
+}

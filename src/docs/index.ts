@@ -1,0 +1,62 @@
+import { type AnyElysia, Elysia } from "elysia";
+import styles from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
+import bundle from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
+import { describe } from "./document.ts";
+import html from "./page.html" with { type: "text" };
+
+/** Bun's types know HTML only as something to bundle; imported as text it is a string. */
+const page = html as unknown as string;
+
+/** The page runs what this server sends, and talks to this server only. Swagger UI styles its elements in place. */
+const POLICY = [
+  "default-src 'none'",
+  `script-src 'self' '${hashOf(/<script>(.*)<\/script>/s.exec(page)?.[1] ?? "")}'`,
+  "style-src 'self' 'unsafe-inline'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join("; ");
+
+/** The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for. */
+export function docs(routes: () => AnyElysia) {
+  const document = once(() => describe(routes()));
+  const compressed = {
+    styles: once(() => gzip(styles)),
+    bundle: once(() => gzip(bundle)),
+  };
+  return new Elysia({ name: "docs", detail: { hide: true } })
+    .get("/openapi.json", () => document())
+    .get("/docs", ({ set }) => {
+      set.headers["content-type"] = "text/html; charset=utf-8";
+      set.headers["content-security-policy"] = POLICY;
+      set.headers["referrer-policy"] = "no-referrer";
+      return page;
+    })
+    .get("/docs/swagger-ui.css", ({ set }) => {
+      Object.assign(set.headers, asset("text/css; charset=utf-8"));
+      return compressed.styles();
+    })
+    .get("/docs/swagger-ui.js", ({ set }) => {
+      Object.assign(set.headers, asset("text/javascript; charset=utf-8"));
+      return compressed.bundle();
+    });
+}
+
+const asset = (type: string) => ({
+  "content-type": type,
+  "content-encoding": "gzip",
+  "cache-control": "public, max-age=3600",
+});
+
+const gzip = async (path: string) => new Blob([Bun.gzipSync(await Bun.file(path).bytes())]);
+
+function hashOf(script: string): string {
+  return `sha256-${new Bun.CryptoHasher("sha256").update(script).digest("base64")}`;
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
+}

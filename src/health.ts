@@ -1,0 +1,59 @@
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import { type Database, ping } from "./db/index.ts";
+import { Problem, problem } from "./problem.ts";
+
+export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
+const HEALTHY = { status: "healthy" as const };
+
+/** How long the database may take to answer a probe, in milliseconds. */
+const READY_WITHIN = 1000;
+
+/** For probes: is the process up, and may it be sent requests? */
+export const health = (db: Database, stopping: () => boolean) =>
+  new Elysia({ name: "health", detail: { tags: ["Health"] } })
+    .get("/health", () => HEALTHY, {
+      response: { 200: Healthy },
+      detail: {
+        operationId: "getHealth",
+        summary: "Is it up?",
+        description: "The process runs. Asks nothing of the database.",
+      },
+    })
+    .get("/health/live", () => HEALTHY, {
+      response: { 200: Healthy },
+      detail: {
+        operationId: "getLiveness",
+        summary: "Is it up? (liveness probe)",
+        description: "The same as `/health`, under the usual name.",
+      },
+    })
+    .get(
+      "/health/ready",
+      async ({ set }) => {
+        if (!stopping() && (await answers(db))) return HEALTHY;
+        set.headers["retry-after"] = "5";
+        return problem(
+          { set },
+          503,
+          stopping() ? "The service is shutting down" : "The database does not answer",
+        );
+      },
+      {
+        response: { 200: Healthy, 503: Problem },
+        detail: {
+          operationId: "getReadiness",
+          summary: "Can it take requests? (readiness probe)",
+          description: "The database answers within a second, and the process is not shutting down.",
+        },
+      },
+    );
+
+const answers = (db: Database) =>
+  Promise.race([
+    ping(db).then(
+      () => true,
+      () => false,
+    ),
+    Bun.sleep(READY_WITHIN).then(() => false),
+  ]);

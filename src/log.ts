@@ -1,0 +1,77 @@
+import { pino } from "pino";
+import pretty from "pino-pretty";
+import type { LogLevel } from "./config.ts";
+
+export type Logger = pino.Logger;
+
+/** Python's names of the levels, as `LOG_LEVEL` has them, and pino's. */
+const LEVELS = {
+  DEBUG: "debug",
+  INFO: "info",
+  WARNING: "warn",
+  ERROR: "error",
+  CRITICAL: "fatal",
+} satisfies Record<LogLevel, pino.Level>;
+
+const NAMES = Object.fromEntries(Object.entries(LEVELS).map(([name, level]) => [level, name]));
+
+/**
+ * Logs to standard output: a coloured line for a person at a terminal, one JSON object a line elsewhere.
+ *
+ * What goes into a line is named at each call. A request, an error or a row is never passed whole, so that no
+ * token, text or statement can slip in with it.
+ */
+export const createLogger = (level: LogLevel, terminal: boolean): Logger =>
+  terminal ? forPeople(LEVELS[level]) : forMachines(LEVELS[level]);
+
+const forMachines = (level: pino.Level) =>
+  pino(
+    {
+      level,
+      base: null,
+      messageKey: "message",
+      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+      formatters: { level: (label) => ({ level: NAMES[label] }) },
+    },
+    // One write for many lines under load, and none waits longer than a tenth of a second.
+    pino.destination({ dest: 1, sync: false, minLength: 4096, periodicFlush: 100 }),
+  );
+
+const forPeople = (level: pino.Level) =>
+  pino(
+    { level, base: null },
+    pretty({
+      sync: true,
+      singleLine: true,
+      translateTime: "SYS:HH:MM:ss.l",
+      customLevels: "DEBUG:20,INFO:30,WARNING:40,ERROR:50,CRITICAL:60",
+      customColors: "DEBUG:gray,INFO:green,WARNING:yellow,ERROR:red,CRITICAL:bgRed",
+      ignore: "method,path,status,duration_ms",
+      messageFormat: (line) =>
+        line.method ? `${line.method} ${line.path} ${line.status} ${line.duration_ms} ms` : String(line.msg),
+    }),
+  );
+
+/** How long a kind of event that has been logged is only counted, in milliseconds. */
+const QUIET = 60_000;
+
+/**
+ * Logs the first event of a kind at once, and what follows within a minute as one line with its number: a database
+ * that is away or a client with a bad token does not fill the log.
+ *
+ * @param kind one of a few words of ours: each is remembered for a minute.
+ */
+export function sparingly(write: (fields: object, message: string) => void) {
+  const counts = new Map<string, number>();
+  return (kind: string, fields: object, message: string) => {
+    const count = counts.get(kind);
+    counts.set(kind, count === undefined ? 0 : count + 1);
+    if (count !== undefined) return;
+    write(fields, message);
+    setTimeout(() => {
+      const repeated = counts.get(kind);
+      counts.delete(kind);
+      if (repeated) write({ ...fields, repeated }, `${message} (${repeated} more times in the last minute)`);
+    }, QUIET).unref();
+  };
+}

@@ -1,0 +1,57 @@
+import { STATUS_CODES } from "node:http";
+import { Type } from "@sinclair/typebox";
+import { type Context, status } from "elysia";
+import { sentence, type Violation } from "./validation.ts";
+
+/** The one shape of failure (RFC 9457). */
+export const Problem = Type.Object(
+  {
+    type: Type.Literal("about:blank"),
+    title: Type.String({ description: "The status in words.", examples: ["Not Found"] }),
+    status: Type.Integer({ description: "The HTTP status.", examples: [404] }),
+    detail: Type.String({
+      description: "What is wrong, in a sentence that can be shown to a person.",
+      examples: ["Task not found"],
+    }),
+    request_id: Type.String({
+      description: "Also in the `X-Request-Id` header and in the log.",
+      examples: ["0b8f6a2e-6a2b-4d55-9c53-6f5d1c0f7a10"],
+    }),
+    errors: Type.Optional(
+      Type.Array(
+        Type.Object({
+          loc: Type.Array(Type.String(), { examples: [["body", "title"]] }),
+          msg: Type.String({ examples: ["String should have at most 200 characters"] }),
+          type: Type.String({ examples: ["string_too_long"] }),
+        }),
+        { description: "With 422: every value that is wrong, where it stands, never the value itself." },
+      ),
+    ),
+  },
+  { $id: "Problem", noValidate: true, description: "A problem detail (RFC 9457)." },
+);
+
+type Failure = 400 | 401 | 403 | 404 | 405 | 413 | 415 | 422 | 500 | 503;
+type Answer = Pick<Context, "set">;
+
+/** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */
+export function fail({ set }: Answer, code: Failure, detail: string, errors?: Violation[]) {
+  set.status = code;
+  set.headers["content-type"] = "application/problem+json";
+  return {
+    type: "about:blank" as const,
+    title: STATUS_CODES[code] ?? "Error",
+    status: code,
+    detail,
+    request_id: String(set.headers["x-request-id"]),
+    ...(errors && { errors }),
+  };
+}
+
+/** A problem for a handler to return. */
+export const problem = <S extends Failure>(answer: Answer, code: S, detail: string, errors?: Violation[]) =>
+  status(code, fail(answer, code, detail, errors));
+
+/** 422, with these violations. */
+export const invalid = (answer: Answer, errors: Violation[]) =>
+  problem(answer, 422, sentence(errors), errors);

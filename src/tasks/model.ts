@@ -1,0 +1,141 @@
+import { type Static, Type } from "@sinclair/typebox";
+import { decimal, oneOf, text } from "../validation.ts";
+
+const title = text({
+  trimmed: true,
+  minLength: 1,
+  maxLength: 200,
+  description: "What is to be done: 1 to 200 Unicode characters, not counting white space around them.",
+  examples: ["Buy milk"],
+});
+
+const description = text({
+  nullable: true,
+  maxLength: 1000,
+  description: "Details, at most 1,000 Unicode characters, or null.",
+  examples: ["Oat, two cartons"],
+});
+
+const completed = (meaning: string, example = false) =>
+  Type.Boolean({ description: meaning, examples: [example] });
+
+const instant = (meaning: string) =>
+  Type.String({ format: "date-time", description: meaning, examples: ["2026-11-23T11:50:00.123Z"] });
+
+/** What a request holds beyond what is asked for is ignored, not an error: front ends send more. */
+const open = { additionalProperties: true };
+
+/** A task as it goes out. Checked by the compiler against the table's row, so not once more at run time. */
+export const Task = Type.Object(
+  {
+    id: Type.Integer({
+      minimum: 1,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: "Assigned by the database.",
+      examples: [7],
+    }),
+    user_id: Type.String({ description: "The owner: Better Auth's user id.", examples: ["demo"] }),
+    title,
+    description,
+    completed: completed("Whether it is done."),
+    created_at: instant("When it was created: ISO 8601, UTC, to the millisecond."),
+    updated_at: instant("When it last changed: moves with every successful PUT and PATCH."),
+  },
+  { $id: "Task", noValidate: true },
+);
+
+export const TaskList = Type.Array(Task, { $id: "TaskList", noValidate: true });
+
+export const NewTask = Type.Object(
+  {
+    title,
+    description: Type.Optional(description),
+    completed: Type.Optional(completed("Whether it is done already.")),
+  },
+  { ...open, $id: "NewTask", description: "A task to create. Members other than these are ignored." },
+);
+
+export const TaskChanges = Type.Object(
+  {
+    title: Type.Optional(title),
+    description: Type.Optional(description),
+    completed: Type.Optional(completed("Whether it is done.")),
+  },
+  {
+    ...open,
+    $id: "TaskChanges",
+    description:
+      "The fields to change: at least one. An absent field is kept; null clears the description. Members other than these are ignored.",
+  },
+);
+
+export const Completion = Type.Object(
+  {
+    completed: Type.Optional(completed("The state to set; without it, the state is toggled.", true)),
+  },
+  { ...open, $id: "Completion", description: "The state to set, so that a retry is safe." },
+);
+
+const user_id = text({
+  minLength: 1,
+  maxLength: 255,
+  description: "The signed-in user's id: the `sub` of the token, percent-encoded.",
+  examples: ["demo"],
+});
+
+export const Owned = Type.Object({ user_id }, open);
+
+export const OwnedTask = Type.Object(
+  {
+    user_id,
+    id: decimal({
+      minimum: 1,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: "The task's id.",
+      examples: [7],
+    }),
+  },
+  open,
+);
+
+export const Listing = Type.Object(
+  {
+    status: Type.Optional(
+      oneOf(["all", "pending", "completed"], { default: "all", description: "Which tasks to list." }),
+    ),
+    search: Type.Optional(
+      text({
+        maxLength: 200,
+        description: "Only tasks with this text in the title or description, in any case. No wildcards.",
+        examples: ["milk"],
+      }),
+    ),
+    sort: Type.Optional(
+      oneOf(["created_at", "updated_at", "title"], {
+        default: "created_at",
+        description: "What to sort by. Titles are in code point order; ties are in order of id.",
+      }),
+    ),
+    order: Type.Optional(oneOf(["asc", "desc"], { default: "desc", description: "Which way to sort." })),
+    limit: Type.Optional(
+      decimal({
+        minimum: 1,
+        maximum: 1000,
+        default: 1000,
+        description: "How many tasks to return at most.",
+      }),
+    ),
+    cursor: Type.Optional(
+      text({
+        maxLength: 2000,
+        description: "Where to go on: taken from the `Link` header of the page before, as it is.",
+      }),
+    ),
+  },
+  open,
+);
+
+export type Task = Static<typeof Task>;
+export type NewTask = Static<typeof NewTask>;
+export type TaskChanges = Static<typeof TaskChanges>;
+export type Listing = Static<typeof Listing>;

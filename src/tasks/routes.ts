@@ -1,0 +1,175 @@
+import { type TObject, Type } from "@sinclair/typebox";
+import { type Context, Elysia } from "elysia";
+import type { auth } from "../auth.ts";
+import { jsonBody } from "../body.ts";
+import { invalid, Problem, problem } from "../problem.ts";
+import { violations } from "../validation.ts";
+import { placeOf } from "./cursor.ts";
+import { Completion, Listing, NewTask, Owned, OwnedTask, Task, TaskChanges, TaskList } from "./model.ts";
+import type { Tasks } from "./store.ts";
+
+/** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
+export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: string) => Tasks) =>
+  new Elysia({ name: "tasks", prefix: "/api/:user_id/tasks", detail: { tags: ["Tasks"] } })
+    .use(signedIn)
+    .derive(({ userId }) => ({ tasks: tasksOf(userId) }))
+
+    .get(
+      "",
+      async ({ tasks, query, request, set }) => {
+        const { status = "all", sort = "created_at", order = "desc", search, cursor } = query;
+        const after = cursor === undefined ? undefined : placeOf(cursor, sort, order);
+        if (cursor !== undefined && after === undefined) return invalid({ set }, [FOREIGN_CURSOR]);
+        const limit = Number(query.limit ?? 1000);
+        const page = await tasks.list({ status, sort, order, search, limit, after });
+        set.headers["x-total-count"] = String(page.total);
+        if (page.next !== undefined) set.headers.link = `<${withCursor(request.url, page.next)}>; rel="next"`;
+        return page.tasks;
+      },
+      {
+        ...checked({ params: Owned, query: Listing }),
+        response: { 200: TaskList, 422: Problem, ...refusals },
+        detail: {
+          operationId: "listTasks",
+          summary: "List tasks",
+          description:
+            "The user's tasks, newest first unless asked otherwise. While more follow, the `Link` header has the address of the next page.",
+        },
+      },
+    )
+
+    .get(
+      "/:id",
+      async ({ tasks, params, set }) =>
+        (await tasks.find(Number(params.id))) ?? problem({ set }, 404, NO_SUCH_TASK),
+      {
+        ...checked({ params: OwnedTask }),
+        response: { 200: Task, 404: Problem, 422: Problem, ...refusals },
+        detail: {
+          operationId: "getTask",
+          summary: "Get a task",
+          description: "Another user's task is answered like one that does not exist.",
+        },
+      },
+    )
+
+    .delete(
+      "/:id",
+      async ({ tasks, params, set, status }) =>
+        (await tasks.delete(Number(params.id)))
+          ? status(204, undefined)
+          : problem({ set }, 404, NO_SUCH_TASK),
+      {
+        ...checked({ params: OwnedTask }),
+        response: { 204: Type.Void(), 404: Problem, 422: Problem, ...refusals },
+        detail: { operationId: "deleteTask", summary: "Delete a task", description: "It is gone for good." },
+      },
+    )
+
+    .use(jsonBody)
+
+    .post(
+      "",
+      async ({ tasks, body, userId, set, status }) => {
+        const task = await tasks.create(body);
+        set.headers.location = `/api/${encodeURIComponent(userId)}/tasks/${task.id}`;
+        return status(201, task);
+      },
+      {
+        ...checked({ params: Owned, body: NewTask }),
+        response: { 201: Task, 422: Problem, ...refusals, ...bodyRefusals },
+        detail: {
+          operationId: "createTask",
+          summary: "Create a task",
+          description: "The title is stored without the white space around it. The answer is the task.",
+        },
+      },
+    )
+
+    .put(
+      "/:id",
+      async ({ tasks, params, body, set }) => {
+        const { title, description, completed } = body;
+        if (title === undefined && description === undefined && completed === undefined)
+          return invalid({ set }, [NOTHING_TO_CHANGE]);
+        return (await tasks.change(Number(params.id), body)) ?? problem({ set }, 404, NO_SUCH_TASK);
+      },
+      {
+        ...checked({ params: OwnedTask, body: TaskChanges }),
+        response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        detail: {
+          operationId: "updateTask",
+          summary: "Update a task",
+          description: "Changes the fields given and keeps the others. A null clears the description.",
+        },
+      },
+    )
+
+    .patch(
+      "/:id/complete",
+      async ({ tasks, params, body, set }) =>
+        (await tasks.complete(Number(params.id), body.completed)) ?? problem({ set }, 404, NO_SUCH_TASK),
+      {
+        ...checked({ params: OwnedTask, body: Completion }),
+        response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        detail: {
+          operationId: "completeTask",
+          summary: "Complete a task, or reopen it",
+          description:
+            'Without a body it toggles `completed`. With `{"completed": true}` it sets the state, so that a retry is safe.',
+        },
+      },
+    );
+
+const NO_SUCH_TASK = "Task not found";
+
+const NOTHING_TO_CHANGE = {
+  loc: ["body"],
+  type: "missing",
+  msg: "Give at least one of title, description and completed",
+};
+
+const FOREIGN_CURSOR = {
+  loc: ["query", "cursor"],
+  type: "value_error",
+  msg: "Take the cursor from the Link header of a list with the same sort and order",
+};
+
+/** What any operation may answer instead. */
+const refusals = { 401: Problem, 403: Problem, 500: Problem, 503: Problem } as const;
+const bodyRefusals = { 400: Problem, 413: Problem, 415: Problem } as const;
+
+/**
+ * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
+ * wrong in all of them.
+ */
+function checked<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
+  const { params: path, query: listing, body: json } = schemas;
+  const inUrl = ({ params, query }: Parts) => [
+    ...violations("path", path, params),
+    ...(listing ? violations("query", listing, query) : []),
+  ];
+  // Elysia parses a body for any hook that so much as names it.
+  const error = json
+    ? ({ code, set, params, query, body }: Parts) =>
+        code === "VALIDATION"
+          ? invalid({ set }, [...inUrl({ code, set, params, query }), ...violations("body", json, body)])
+          : undefined
+    : ({ code, set, params, query }: Parts) =>
+        code === "VALIDATION" ? invalid({ set }, inUrl({ code, set, params, query })) : undefined;
+  return { ...schemas, error };
+}
+
+interface Parts extends Pick<Context, "set"> {
+  code: unknown;
+  params: unknown;
+  query: unknown;
+  body?: unknown;
+}
+
+/** The same address with another cursor: without a host, for a proxy may serve it under another name. */
+function withCursor(url: string, cursor: string): string {
+  const { pathname, searchParams } = new URL(url);
+  searchParams.set("cursor", cursor);
+  return `${pathname}?${searchParams}`;
+}

@@ -1,0 +1,122 @@
+import { Kind, type TSchema, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
+import { Errors, ValueErrorType } from "@sinclair/typebox/errors";
+
+/**
+ * One thing that is wrong with a request, in FastAPI's shape. `loc` says where (`["body", "title"]`), `type` is
+ * Pydantic's name of the mistake, `msg` is for a person. The value itself is never in it.
+ */
+export interface Violation {
+  loc: string[];
+  msg: string;
+  type: string;
+}
+
+/** Where in a request a value stood, in FastAPI's words. */
+export type Part = "path" | "query" | "body";
+
+type Fault = Omit<Violation, "loc"> | undefined;
+
+/** Surrounding white space is not counted: the service strips it before it stores the text. */
+const Trimmed = Symbol("Trimmed");
+
+/**
+ * TypeBox's own string counts UTF-16 units, lets NUL through, which Postgres can't store, and lone surrogates,
+ * which UTF-8 can't carry. Its integers accept `1e3` and `0x10` in a URL. So the kinds of value that this API
+ * reads are its own; in the OpenAPI document each is plain JSON Schema, whose `maxLength` does count characters.
+ */
+interface TextOptions {
+  minLength?: number;
+  maxLength: number;
+  trimmed?: boolean;
+  nullable?: boolean;
+  description?: string;
+  examples?: unknown[];
+}
+
+/** Text of so many Unicode code points. */
+export function text(options: TextOptions & { nullable: true }): TUnsafe<string | null>;
+export function text(options: TextOptions): TUnsafe<string>;
+export function text({ trimmed = false, nullable = false, ...keywords }: TextOptions): TSchema {
+  return Type.Unsafe({
+    [Kind]: "Text",
+    ...(trimmed && { [Trimmed]: true }),
+    type: nullable ? ["string", "null"] : "string",
+    ...keywords,
+  });
+}
+
+/** A whole number in a URL: decimal digits and nothing else, from `minimum` (at least 0) to `maximum`. */
+export const decimal = (options: {
+  minimum: number;
+  maximum: number;
+  default?: number;
+  description?: string;
+  examples?: unknown[];
+}): TUnsafe<number | `${number}`> => Type.Unsafe({ [Kind]: "Decimal", type: "integer", ...options });
+
+/** One of a few words. */
+export const oneOf = <const Word extends string>(
+  words: readonly Word[],
+  options: { default?: NoInfer<Word>; description?: string },
+): TUnsafe<Word> => Type.Unsafe({ [Kind]: "OneOf", type: "string", enum: words, ...options });
+
+const faultOf: Record<string, (schema: TSchema, value: unknown) => Fault> = {
+  Text(schema, value) {
+    if (value === null && schema.type !== "string") return undefined;
+    if (typeof value !== "string") return { type: "string_type", msg: "Input should be a valid string" };
+    if (value.includes("\0") || !value.isWellFormed())
+      return { type: "string_unicode", msg: "String should hold no NUL and no lone surrogate" };
+    const length = codePoints(Trimmed in schema ? value.trim() : value);
+    const { minLength = 0, maxLength } = schema;
+    if (length < minLength)
+      return { type: "string_too_short", msg: `String should have at least ${characters(minLength)}` };
+    if (length > maxLength)
+      return { type: "string_too_long", msg: `String should have at most ${characters(maxLength)}` };
+  },
+  Decimal({ minimum, maximum }, value) {
+    const digits = String(value);
+    if (!/^(0|[1-9][0-9]*)$/.test(digits))
+      return { type: "int_parsing", msg: "Input should be a valid integer" };
+    if (Number(digits) < minimum)
+      return { type: "greater_than_equal", msg: `Input should be greater than or equal to ${minimum}` };
+    if (Number(digits) > maximum)
+      return { type: "less_than_equal", msg: `Input should be less than or equal to ${maximum}` };
+  },
+  OneOf(schema, value) {
+    const words: unknown[] = schema.enum;
+    if (!words.includes(value))
+      return { type: "literal_error", msg: `Input should be one of: ${words.join(", ")}` };
+  },
+};
+
+for (const [kind, fault] of Object.entries(faultOf))
+  TypeRegistry.Set(kind, (schema: TSchema, value) => fault(schema, value) === undefined);
+
+/** Everything that is wrong with one part of a request: at most one violation for each field. */
+export function violations(part: Part, schema: TSchema, value: unknown): Violation[] {
+  const found = new Map<string, Violation>();
+  for (const error of Errors(schema, [], value)) {
+    if (found.has(error.path)) continue;
+    const fault =
+      error.type === ValueErrorType.ObjectRequiredProperty
+        ? { type: "missing", msg: "Field required" }
+        : (faultOf[error.schema[Kind]]?.(error.schema, error.value) ?? fallback(error.schema));
+    found.set(error.path, { loc: [part, ...error.path.split("/").slice(1)], ...fault });
+  }
+  return [...found.values()];
+}
+
+/** The violations as one sentence that a front end can show. */
+export const sentence = (violations: Violation[]): string =>
+  violations.map(({ loc, msg }) => `${loc.slice(1).join(".") || loc[0]}: ${msg}`).join("; ");
+
+const fallback = ({ type }: TSchema) =>
+  type === "boolean"
+    ? { type: "bool_type", msg: "Input should be true or false" }
+    : { type: "model_attributes_type", msg: "Input should be a JSON object" };
+
+const characters = (n: number) => (n === 1 ? "1 character" : `${n} characters`);
+
+/** The usual text has no surrogate pair, and then the two counts agree. */
+const codePoints = (text: string): number =>
+  /[\ud800-\udbff]/.test(text) ? Array.from(text).length : text.length;
