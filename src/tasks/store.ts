@@ -49,12 +49,13 @@ export function taskStore(db: Database["orm"]): (owner: string) => Tasks {
       const rows = await statements
         .page({ ...matching, sort, order, continued: after !== undefined })
         .execute({ ...filter, ...after, limit: limit + 1 });
-      const page = rows.slice(0, limit);
-      const last = page.at(-1);
+      const tasks = rows.slice(0, limit);
+      const last = tasks.at(-1);
       const next = rows.length > limit && last ? cursorAfter(last, sort, order) : undefined;
-      if (next === undefined && after === undefined) return { tasks: page, total: page.length, next };
+      // The first page, if nothing follows, is everything.
+      if (next === undefined && after === undefined) return { tasks, total: tasks.length, next };
       const [counted] = await statements.count(matching).execute(filter);
-      return { tasks: page, total: counted?.total ?? 0, next };
+      return { tasks, total: counted?.total ?? 0, next };
     },
 
     async create({ title, description = null, completed = false }) {
