@@ -42,7 +42,7 @@ export function createApp({ config, db, log, stopping }: Dependencies) {
   /** What a path answers to, for 405 (Elysia says 404). */
   function methodsOf(path: string): string[] {
     const { http, static: fixed } = app.router;
-    const known = path.replace(/(.)\/$/, "$1");
+    const known = path.replace(/([^/])\/$/, "$1");
     const methods = METHODS.filter(
       (method) => fixed[known]?.[method] !== undefined || http.find(method, known),
     );

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from "node:http";
 import { swagger } from "@elysiajs/swagger";
 import type { TSchema } from "@sinclair/typebox";
 import { type AnyElysia, Elysia } from "elysia";
@@ -19,7 +20,7 @@ const DESCRIPTIONS: Record<string, string> = {
   404: "There is no such task among the user's own.",
   413: "The body is over 64 KiB.",
   415: "The body is not JSON, or is compressed.",
-  422: "A value is wrong: `errors` names each.",
+  422: "A value is wrong; `errors` names each.",
   "4XX": "The request is not proper HTTP.",
   500: "A bug of ours: the log has the request id.",
   503: "Not just now: the database (or the JWKS) is out of reach or too slow.",
@@ -122,18 +123,29 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
         {
           description: DESCRIPTIONS[status],
           headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
-          ...($id && {
-            content: {
-              [$id === Problem.$id ? "application/problem+json" : "application/json"]: {
-                schema: reference($id),
-              },
-            },
-          }),
+          ...($id === Problem.$id
+            ? {
+                content: { "application/problem+json": { schema: reference($id), example: example(status) } },
+              }
+            : $id && { content: { "application/json": { schema: reference($id) } } }),
         },
       ]),
     ),
   };
 }
+
+/** What a failure with this status looks like. */
+const example = (status: string) => ({
+  type: "about:blank",
+  title: STATUS_CODES[status],
+  status: Number(status),
+  detail: DESCRIPTIONS[status],
+  request_id: "0b8f6a2e-6a2b-4d55-9c53-6f5d1c0f7a10",
+  ...(status === "422" && {
+    detail: "title: Field required",
+    errors: [{ loc: ["body", "title"], msg: "Field required", type: "missing" }],
+  }),
+});
 
 const reference = ($id: string | undefined) => ({ $ref: `#/components/schemas/${$id}` });
 
