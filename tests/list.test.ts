@@ -1,0 +1,206 @@
+import { describe, expect, test } from "bun:test";
+import { cursorAfter } from "../src/tasks/cursor.ts";
+import type { Task } from "../src/tasks/model.ts";
+import { service, type User } from "./harness.ts";
+
+const titles = async (answer: Response) => ((await answer.json()) as Task[]).map(({ title }) => title);
+const next = (answer: Response) => /<([^>]+)>; rel="next"/.exec(answer.headers.get("link") ?? "")?.[1];
+const search = (text: string) => `?search=${encodeURIComponent(text)}`;
+
+async function userWith(...tasks: (string | object)[]): Promise<User> {
+  const user = await service.newcomer();
+  for (const task of tasks) await user.task(typeof task === "string" ? { title: task } : task);
+  return user;
+}
+
+/** Every page from `query` on, as a client that follows the links sees them. */
+async function pages(user: User, query: string, between = async () => {}): Promise<Task[][]> {
+  const found: Task[][] = [];
+  let url: string | undefined = user.path(query);
+  while (url !== undefined && found.length < 100) {
+    const answer = await fetch(url, { headers: { authorization: `Bearer ${user.token}` } });
+    expect(answer.status).toBe(200);
+    found.push((await answer.json()) as Task[]);
+    const link = next(answer);
+    url = link && new URL(link, url).href;
+    await between();
+  }
+  return found;
+}
+
+describe("a list", () => {
+  test("holds the user's own tasks, newest first, and no one else's", async () => {
+    await userWith("somebody else's");
+    const user = await userWith("first", "second", "third");
+    const answer = await user.get();
+    expect(answer.headers.get("x-total-count")).toBe("3");
+    expect(answer.headers.get("link")).toBeNull();
+    expect(await titles(answer)).toEqual(["third", "second", "first"]);
+  });
+
+  test("of a newcomer is empty", async () => {
+    const answer = await (await service.newcomer()).get();
+    expect([await answer.json(), answer.headers.get("x-total-count")]).toEqual([[], "0"]);
+  });
+
+  test.each([
+    ["all", ["b", "a"]],
+    ["pending", ["a"]],
+    ["completed", ["b"]],
+  ])("with status=%s", async (status, expected) => {
+    const user = await userWith("a", { title: "b", completed: true });
+    expect(await titles(await user.get(`?status=${status}`))).toEqual(expected);
+  });
+
+  test("ignores parameters that it does not know", async () => {
+    const user = await userWith("a");
+    expect(await titles(await user.get("?page=7&_=1&__proto__=x&sort[]=y"))).toEqual(["a"]);
+  });
+});
+
+describe("a search", () => {
+  const tasks = [
+    "100% sure",
+    "snake_case",
+    "back\\slash",
+    "ÉCOLE",
+    { title: "x", description: "Привет, Milk" },
+  ];
+
+  test.each([
+    ["%", ["100% sure"]],
+    ["_", ["snake_case"]],
+    ["\\", ["back\\slash"]],
+    ["école", ["ÉCOLE"]],
+    ["ПРИВЕТ", ["x"]],
+    ["milk", ["x"]],
+    ["nowhere", []],
+    ["'; --", []],
+  ])("for %p finds it in titles and descriptions", async (text, expected) => {
+    const user = await userWith(...tasks);
+    const answer = await user.get(search(text));
+    expect(answer.headers.get("x-total-count")).toBe(String(expected.length));
+    expect(await titles(answer)).toEqual(expected);
+  });
+
+  test("for nothing finds everything", async () => {
+    const user = await userWith(...tasks);
+    expect((await titles(await user.get("?search="))).length).toBe(5);
+  });
+});
+
+describe("paging", () => {
+  const orders = ["created_at", "updated_at", "title"].flatMap((sort) => [
+    [sort, "asc"] as const,
+    [sort, "desc"] as const,
+  ]);
+
+  test.each(orders)("by %s %s gives every task once, in order, ties by id", async (sort, order) => {
+    const user = await userWith("b", "a", "a", "Z", "é", "a", "b");
+    const all = (await pages(user, `?sort=${sort}&order=${order}&limit=2`)).flat();
+    const sign = order === "asc" ? 1 : -1;
+    const key = (task: Task) => String(task[sort as keyof Task]);
+    const sorted = all.toSorted(
+      (a, b) => sign * (Buffer.compare(Buffer.from(key(a)), Buffer.from(key(b))) || a.id - b.id),
+    );
+    expect(all).toEqual(sorted);
+    expect(new Set(all.map(({ id }) => id)).size).toBe(7);
+  });
+
+  test.each(orders)("by %s %s neither skips nor repeats while tasks come and go", async (sort, order) => {
+    const user = await userWith(..."hfdbgeca");
+    const lasting = ((await (await user.get()).json()) as Task[]).map(({ id }) => id).toSorted();
+    const passing: number[] = [];
+    const seen = await pages(user, `?sort=${sort}&order=${order}&limit=3`, async () => {
+      await Promise.all(passing.splice(0).map((id) => user.delete(id)));
+      for (const title of ["a", "z"]) passing.push((await user.task({ title })).id);
+    });
+    const ids = seen.flat().map(({ id }) => id);
+    expect(ids.filter((id) => lasting.includes(id)).toSorted()).toEqual(lasting);
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test("keeps every other parameter in the link, and the address as it was written", async () => {
+    const user = await service.newcomer("a/b c");
+    for (const title of ["milk 1", "milk 2", "milk 3"]) await user.task({ title });
+    const answer = await user.get("?limit=1&search=milk&status=pending&sort=title&order=asc&view=compact");
+    const link = new URL(next(answer) ?? "", service.url);
+    expect(link.pathname).toBe("/api/a%2Fb%20c/tasks");
+    expect(Object.fromEntries(link.searchParams)).toEqual({
+      limit: "1",
+      search: "milk",
+      status: "pending",
+      sort: "title",
+      order: "asc",
+      view: "compact",
+      cursor: expect.any(String),
+    });
+  });
+
+  test("counts all that match, on every page", async () => {
+    const user = await userWith("a", "b", "c");
+    const first = await user.get("?limit=2");
+    const second = await user.get(
+      `?limit=2&cursor=${new URL(next(first) ?? "", service.url).searchParams.get("cursor")}`,
+    );
+    expect([first, second].map((answer) => answer.headers.get("x-total-count"))).toEqual(["3", "3"]);
+    expect(second.headers.get("link")).toBeNull();
+  });
+});
+
+describe("what a list refuses", () => {
+  const task: Task = {
+    id: 1,
+    user_id: "x",
+    title: "t",
+    description: null,
+    completed: false,
+    created_at: "2026-01-01T00:00:00.000Z",
+    updated_at: "2026-01-01T00:00:00.000Z",
+  };
+  const forged = (...parts: unknown[]) => Buffer.from(JSON.stringify(parts)).toString("base64url");
+
+  test.each([
+    ...["0", "1001", "-1", "+1", "1.0", "1e2", "0x10", "%201", "01", "", "x", "9".repeat(40)].map((v) => [
+      `limit=${v}`,
+      "limit",
+    ]),
+    ...["ALL", "", "done", "pending,completed"].map((v) => [`status=${v}`, "status"]),
+    ...["id", "Title", "", "constructor"].map((v) => [`sort=${v}`, "sort"]),
+    ...["ASC", "", "up"].map((v) => [`order=${v}`, "order"]),
+    [`search=${"a".repeat(201)}`, "search"],
+    ["search=%00", "search"],
+    ...["", "abc", "%00", "a".repeat(3000)].map((v) => [`cursor=${v}`, "cursor"]),
+    [`cursor=${cursorAfter(task, "title", "desc")}`, "cursor"],
+    [`cursor=${cursorAfter(task, "created_at", "asc")}`, "cursor"],
+    [`cursor=${cursorAfter(task, "updated_at", "desc")}`, "cursor"],
+    ...[
+      ["created_at", "desc", "0000-01-01T00:00:00.000Z", 1],
+      ["created_at", "desc", "+012026-01-01T00:00:00.000Z", 1],
+      ["created_at", "desc", "2026-02-30T00:00:00.000Z", 1],
+      ["created_at", "desc", "now", 1],
+      ["created_at", "desc", 5, 1],
+      ["created_at", "desc", task.created_at, 1.5],
+      ["created_at", "desc", task.created_at, 2 ** 60],
+      ["created_at", "desc", task.created_at, "1; --"],
+      ["created_at", "desc", task.created_at],
+      ["created_at", "desc", task.created_at, 1, 1],
+    ].map((parts) => [`cursor=${forged(...parts)}`, "cursor"]),
+  ])("?%s", async (query, field) => {
+    const answer = await (await service.newcomer()).get(`?${query}`);
+    expect(answer.status).toBe(422);
+    expect(await answer.json()).toMatchObject({ errors: [{ loc: ["query", field] }] });
+  });
+
+  test.each(["\0", "\ud800"])("a title cursor that Postgres could not read", async (title) => {
+    const cursor = forged("title", "asc", title, 1);
+    const answer = await (await service.newcomer()).get(`?sort=title&order=asc&cursor=${cursor}`);
+    expect(answer.status).toBe(422);
+  });
+
+  test("all of it at once", async () => {
+    const answer = await (await service.newcomer()).get("?limit=0&status=x&sort=x&order=x");
+    const { errors } = (await answer.json()) as { errors: { loc: string[] }[] };
+    expect(errors.map(({ loc }) => loc[1]).toSorted()).toEqual(["limit", "order", "sort", "status"]);
+  });
+});
