@@ -1,0 +1,227 @@
+import { describe, expect, test } from "bun:test";
+import { drizzle } from "drizzle-orm/pglite";
+import { createApp } from "../src/app.ts";
+import { createLogger } from "../src/log.ts";
+import { service, start, User } from "./harness.ts";
+
+const ORIGIN = "http://localhost:3000";
+const cors = (answer: Response) =>
+  [...answer.headers.keys()].filter((name) => name.startsWith("access-control-"));
+
+/** The real app on a database that fails in this way. */
+function appWhoseDatabase(fails: () => unknown) {
+  const client = { query: fails, transaction: fails };
+  // As much of PGlite as a query reaches.
+  const orm = drizzle({ client: client as never });
+  const db = { orm, label: "broken", close: async () => {} };
+  const lines: string[] = [];
+  const log = Object.assign(createLogger("ERROR", false), {
+    error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),
+  });
+  const app = createApp({ config: service.config, db, log, stopping: () => false }).listen({ port: 0 });
+  return { url: `http://localhost:${app.server?.port}`, lines, stop: () => app.stop(true) };
+}
+
+async function failing(error: unknown) {
+  const app = appWhoseDatabase(() => Promise.reject(error));
+  const user = await service.newcomer();
+  const there = new User(app.url, user.id, user.token);
+  const answers = [await there.post({ title: "a secret title" }), await there.get(), await there.complete(1)];
+  const text = await Promise.all(answers.map((answer) => answer.text()));
+  await app.stop();
+  return { answers, text, log: app.lines.join("\n") };
+}
+
+describe("a failure", () => {
+  test.each<[string, string, number, RequestInit]>([
+    ["an unknown path", "/nope", 404, {}],
+    ["half a path", "/api/somebody", 404, {}],
+    ["another method", "/health", 405, { method: "DELETE" }],
+    ["no token", "/api/somebody/tasks", 401, {}],
+  ])("of %s is a problem that can be shown", async (_, path, status, init) => {
+    const answer = await fetch(service.url + path, init);
+    expect(answer.status).toBe(status);
+    expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    expect(await answer.json()).toEqual({
+      type: "about:blank",
+      title: expect.any(String),
+      status,
+      detail: expect.stringMatching(/^[A-Z].{10,}/),
+      request_id: answer.headers.get("x-request-id"),
+    });
+  });
+
+  test.each([
+    ["/api/x/tasks", "PUT", "GET, HEAD, POST"],
+    ["/api/x/tasks/", "DELETE", "GET, HEAD, POST"],
+    ["/api/x/tasks/1", "POST", "GET, HEAD, PUT, DELETE"],
+    ["/api/x/tasks/1/complete", "GET", "PATCH"],
+    ["/health/ready", "POST", "GET, HEAD"],
+    ["/docs", "POST", "GET, HEAD"],
+    ["/openapi.json", "PROPFIND", "GET, HEAD"],
+  ])("of a method that %s does not take (%s) says which it does", async (path, method, allow) => {
+    const answer = await fetch(service.url + path, { method });
+    expect([answer.status, answer.headers.get("allow")]).toEqual([405, allow]);
+  });
+
+  test.each([
+    ["connection refused", Object.assign(new Error("secret"), { code: "ECONNREFUSED" })],
+    ["a cut connection", Object.assign(new Error("secret"), { code: "ERR_POSTGRES_CONNECTION_CLOSED" })],
+    ["a statement time-out", Object.assign(new Error("secret"), { code: "57014" })],
+    ["a shutdown", Object.assign(new Error("secret"), { code: "57P01" })],
+    [
+      "too many connections",
+      Object.assign(new Error("secret"), { errno: "53300", code: "ERR_POSTGRES_SERVER_ERROR" }),
+    ],
+    ["Neon's socket", new ErrorEvent("error", { message: "secret" })],
+    ["Neon's pool", new Error("timeout exceeded when trying to connect")],
+  ])("of the database (%s) is 503, says when to retry, and is logged once", async (_, error) => {
+    const { answers, text, log } = await failing(error);
+    for (const answer of answers) {
+      expect(answer.status).toBe(503);
+      expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+    }
+    expect(text.join() + log).not.toMatch(/secret|insert into|select/);
+    expect(log.split("\n").length).toBe(1);
+  });
+
+  test.each([
+    ["a constraint", Object.assign(new Error("secret"), { code: "23505" })],
+    ["no table", Object.assign(new Error("secret"), { code: "42P01" })],
+    ["a bug", new TypeError("secret is not a function")],
+    ["a thrown string", "secret"],
+  ])("of ours (%s) is 500, and tells the log but nobody else", async (_, error) => {
+    const { answers, text, log } = await failing(error);
+    expect(answers.map(({ status }) => status)).toEqual([500, 500, 500]);
+    expect(text.join() + log).not.toMatch(/secret|insert into|select/);
+    expect(log).toContain(answers[0]?.headers.get("x-request-id") ?? "missing");
+  });
+
+  test("of the database leaves 401, 403, 404, 405, 422 and the probe of life as they are", async () => {
+    const app = appWhoseDatabase(() => Promise.reject(new Error("unreachable")));
+    const user = await service.newcomer();
+    const there = new User(app.url, user.id, user.token);
+    const answers = [
+      await new User(app.url, user.id, "x").get(),
+      await new User(app.url, "other", user.token).get(),
+      await fetch(`${app.url}/nope`),
+      await there.send("PUT"),
+      await there.post({}),
+      await fetch(`${app.url}/health/live`),
+      await fetch(`${app.url}/health/ready`),
+    ];
+    await app.stop();
+    expect(answers.map(({ status }) => status)).toEqual([401, 403, 404, 405, 422, 200, 503]);
+  });
+
+  test("to answer a probe within a second is 503", async () => {
+    const app = appWhoseDatabase(() => new Promise(() => {}));
+    const began = performance.now();
+    expect((await fetch(`${app.url}/health/ready`)).status).toBe(503);
+    expect(performance.now() - began).toBeLessThan(1500);
+    await app.stop();
+  });
+});
+
+describe("every answer", () => {
+  test("has an id of its own, or the one it came with", async () => {
+    const ids = await Promise.all(
+      ["", "given-1._A", "x".repeat(65), "no spaces", 'inject"ion'].map(async (id) => {
+        const answer = await fetch(`${service.url}/health`, { headers: id ? { "x-request-id": id } : {} });
+        return answer.headers.get("x-request-id");
+      }),
+    );
+    expect(ids[1]).toBe("given-1._A");
+    for (const id of ids.toSpliced(1, 1)) expect(id).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  test("is not to be stored or sniffed", async () => {
+    const user = await service.newcomer();
+    for (const answer of [await user.get(), await user.post({}), await fetch(`${service.url}/nope`)]) {
+      expect(answer.headers.get("cache-control")).toBe("no-store");
+      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+    }
+  });
+});
+
+describe("a listed origin", () => {
+  const preflight = (origin: string, url = service.url) =>
+    fetch(`${url}/api/x/tasks/1`, {
+      method: "OPTIONS",
+      headers: {
+        origin,
+        "access-control-request-method": "PUT",
+        "access-control-request-headers": "authorization",
+      },
+    });
+
+  test("is answered its preflight without a token", async () => {
+    const answer = await preflight(ORIGIN);
+    expect(answer.status).toBe(204);
+    expect(Object.fromEntries(answer.headers)).toMatchObject({
+      "access-control-allow-origin": ORIGIN,
+      "access-control-allow-credentials": "true",
+      "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+      "access-control-allow-headers": "Authorization, Content-Type, X-Request-Id",
+      "access-control-max-age": "600",
+      vary: "Origin",
+      "x-request-id": expect.any(String),
+    });
+  });
+
+  test("may read every answer, errors too", async () => {
+    const user = await service.newcomer();
+    const origin = { origin: ORIGIN };
+    for (const answer of [
+      await user.get("", origin),
+      await user.post({}, origin),
+      await fetch(user.path(), { headers: origin }),
+      await fetch(`${service.url}/nope`, { headers: origin }),
+      await fetch(`${service.url}/health`, { method: "PUT", headers: origin }),
+    ]) {
+      expect(answer.headers.get("access-control-allow-origin")).toBe(ORIGIN);
+      expect(answer.headers.get("access-control-allow-credentials")).toBe("true");
+      expect(answer.headers.get("access-control-expose-headers")).toBe(
+        "Link, Location, X-Total-Count, X-Request-Id, Retry-After",
+      );
+      expect(answer.headers.get("vary")).toBe("Origin");
+    }
+  });
+
+  test.each([
+    "null",
+    "constructor",
+    "__proto__",
+    "toString",
+    "http://localhost:3001",
+    "https://localhost:3000",
+    "http://localhost:3000.evil.example",
+    "http://evil.example/http://localhost:3000",
+    "http://localhost:3000/",
+    "HTTP://LOCALHOST:3000",
+    "localhost:3000",
+    "*",
+  ])("is not %s", async (origin) => {
+    const user = await service.newcomer();
+    for (const answer of [
+      await preflight(origin),
+      await user.get("", { origin }),
+      await user.post({}, { origin }),
+    ]) {
+      expect(cors(answer)).toEqual([]);
+      expect(answer.headers.get("vary")).toBe("Origin");
+    }
+  });
+
+  test("is needed: without one there are no such headers", async () => {
+    expect(cors(await (await service.newcomer()).get())).toEqual([]);
+  });
+
+  test("may be any, in development only, and then without credentials", async () => {
+    const open = await start({ CORS_ALLOWED_ORIGINS: "*" });
+    const answer = await preflight("http://anywhere.example", open.url);
+    expect(answer.headers.get("access-control-allow-origin")).toBe("http://anywhere.example");
+    expect(answer.headers.get("access-control-allow-credentials")).toBeNull();
+    await open.stop();
+  });
+});
