@@ -136,8 +136,10 @@ const FOREIGN_CURSOR = {
 };
 
 /** What any operation may answer instead. */
-const refusals = { 401: Problem, 403: Problem, 500: Problem, 503: Problem } as const;
-const bodyRefusals = { 400: Problem, 413: Problem, 415: Problem } as const;
+const refusals: Answers<401 | 403 | 500 | 503> = { 401: Problem, 403: Problem, 500: Problem, 503: Problem };
+const bodyRefusals: Answers<400 | 413 | 415> = { 400: Problem, 413: Problem, 415: Problem };
+
+type Answers<Status extends number> = Record<Status, typeof Problem>;
 
 /**
  * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
