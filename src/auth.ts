@@ -3,7 +3,7 @@ import { Elysia } from "elysia";
 import type { Config } from "./config.ts";
 import { type Logger, sparingly } from "./log.ts";
 import { problem } from "./problem.ts";
-import { tokenVerifier } from "./tokens.ts";
+import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
 
 /**
  * Admits a token's owner to their own URL, and nobody else: 401 without a valid token, 403 unless its `sub` is
@@ -14,13 +14,21 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
   const verify = tokenVerifier(settings);
   const logRefusal = sparingly((fields, message) => log.warn(fields, message));
   return new Elysia({ name: "auth", seed: settings })
-    .use(jwt({ name: "jwt", secret: settings.secret ?? "", alg: settings.algorithm }))
+    .use(jwt({ name: "jwt", secret: settings.secret ?? UNUSED, alg: settings.algorithm }))
     .derive({ as: "scoped" }, async ({ jwt, request, params, set }) => {
       const token = bearerToken(request.headers.get("authorization"));
-      const session =
+      const session: Session | Refusal =
         token === undefined ? { reason: "there is no bearer token" } : await verify(token, jwt.verify);
       if ("reason" in session) {
         logRefusal(session.reason, { request_id: set.headers["x-request-id"] }, `refused: ${session.reason}`);
+        if (session.unreachable) {
+          set.headers["retry-after"] = "5";
+          return problem(
+            { set },
+            503,
+            "The service can't check sign-ins just now: try again in a few seconds",
+          );
+        }
         set.headers["www-authenticate"] = "Bearer";
         return problem({ set }, 401, "Sign in: a valid bearer token is required");
       }
@@ -28,6 +36,9 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
       return { userId: session.userId };
     });
 };
+
+/** The plugin insists on a secret. Where none is configured no token is ever checked with this one. */
+const UNUSED = crypto.randomUUID();
 
 /** RFC 6750, section 2.1; the scheme is case-insensitive (RFC 9110, section 11.1). */
 const bearerToken = (authorization: string | null) =>

@@ -1,21 +1,28 @@
 import type { JWTPayload, JWTVerifyOptions } from "jose";
-import { decodeJwt, decodeProtectedHeader, SignJWT } from "jose";
+import { decodeJwt, decodeProtectedHeader, errors, SignJWT } from "jose";
 import type { Config } from "./config.ts";
+import { JwksUnreachable, remoteKeys } from "./jwks.ts";
 
 /** Clocks differ: how far a token's times may be off, in seconds. */
 const LEEWAY = 30;
 /** How many verified tokens are remembered. */
 const REMEMBERED = 10_000;
+/** What a key of a JWKS may have signed with. */
+const ASYMMETRIC = ["EdDSA", "ES256", "ES512", "RS256", "PS256"];
 
 /** What a valid token says: whose it is, and when it expires (seconds since 1970). */
 export interface Session {
   userId: string;
   expires: number;
+  /** When its key may have been withdrawn, so that the token must be verified again. */
+  recheck: number;
 }
 
 /** Why a token is not taken: for the log, never for the caller. */
 export interface Refusal {
   reason: string;
+  /** There is nothing to check the token against just now: it may well be valid. */
+  unreachable?: true;
 }
 
 /** Checks the signature and the claims named in the options. False if any of it fails. */
@@ -30,12 +37,13 @@ type Verify = (token: string, options: JWTVerifyOptions) => Promise<JWTPayload |
  */
 export function tokenVerifier(settings: Config["jwt"]) {
   const sessions = new Map<string, Session>();
+  const jwks = settings.jwks && { ...settings.jwks, keys: remoteKeys(settings.jwks.url) };
 
   return async (token: string, verify: Verify): Promise<Session | Refusal> => {
     const now = Date.now() / 1000;
     const known = sessions.get(token);
     if (known !== undefined) {
-      if (known.expires > now - LEEWAY) return known;
+      if (known.expires > now - LEEWAY && known.recheck > now) return known;
       sessions.delete(token);
     }
     const session = await check(token, verify, now);
@@ -54,7 +62,14 @@ export function tokenVerifier(settings: Config["jwt"]) {
     const { header, claims } = decode(token);
     if (header === undefined || claims === undefined) return { reason: "the token can't be decoded" };
 
-    if (header.alg !== settings.algorithm)
+    const published = ASYMMETRIC.includes(header.alg ?? "");
+    if (published && jwks === undefined)
+      return { reason: `the token is signed ${header.alg}, and BETTER_AUTH_JWKS_URL is not set` };
+    if (!published && settings.secret === undefined)
+      return {
+        reason: `the token is signed ${algorithmName(header.alg)}, and BETTER_AUTH_SECRET is not set`,
+      };
+    if (!published && header.alg !== settings.algorithm)
       return {
         reason: `the token is signed ${algorithmName(header.alg)}, and JWT_ALGORITHM is ${settings.algorithm}`,
       };
@@ -69,10 +84,21 @@ export function tokenVerifier(settings: Config["jwt"]) {
       if (time !== undefined && !(typeof time === "number" && time <= now + LEEWAY))
         return { reason: `the token's \`${name}\` is in the future: are the clocks right?` };
 
+    const common = { requiredClaims: ["exp", "sub"], clockTolerance: LEEWAY };
+    if (published && jwks) {
+      const { keys, issuer, audience } = jwks;
+      try {
+        await keys.verify(token, { ...common, algorithms: ASYMMETRIC, issuer, audience });
+        return { userId: sub, expires: exp, recheck: keys.freshUntil() / 1000 };
+      } catch (error) {
+        if (error instanceof JwksUnreachable)
+          return { reason: "BETTER_AUTH_JWKS_URL can't be reached, or holds no keys", unreachable: true };
+        return { reason: reasonOf(error) };
+      }
+    }
     const verified = await verify(token, {
+      ...common,
       algorithms: [settings.algorithm],
-      requiredClaims: ["exp", "sub"],
-      clockTolerance: LEEWAY,
       ...(settings.issuer && { issuer: settings.issuer }),
       ...(settings.audience && { audience: settings.audience }),
     });
@@ -80,8 +106,16 @@ export function tokenVerifier(settings: Config["jwt"]) {
       return {
         reason: "the token's signature does not match BETTER_AUTH_SECRET, or its `iss` or `aud` is another's",
       };
-    return { userId: sub, expires: exp };
+    return { userId: sub, expires: exp, recheck: Number.POSITIVE_INFINITY };
   }
+}
+
+/** jose's errors quote the token: only their kind is used. */
+function reasonOf(error: unknown): string {
+  if (error instanceof errors.JWKSNoMatchingKey) return "the token's key is not at BETTER_AUTH_JWKS_URL";
+  if (error instanceof errors.JWTClaimValidationFailed && (error.claim === "iss" || error.claim === "aud"))
+    return `the token's \`${error.claim}\` is not ${error.claim === "iss" ? "JWT_ISSUER" : "JWT_AUDIENCE"} (by default the origin of BETTER_AUTH_JWKS_URL)`;
+  return "the token's signature does not match its key at BETTER_AUTH_JWKS_URL";
 }
 
 /** Signs a token for `userId` as Better Auth does with the shared secret. For development and tests. */
