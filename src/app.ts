@@ -32,7 +32,7 @@ export function createApp({ config, db, log, stopping }: Dependencies) {
     // A route that can't be compiled stops the start, not its first request.
     precompile: true,
   })
-    .use(requests(log))
+    .use(requests(log, stopping))
     .use(cors(config.corsOrigins))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)
