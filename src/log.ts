@@ -1,5 +1,4 @@
 import { pino } from "pino";
-import pretty from "pino-pretty";
 import type { LogLevel } from "./config.ts";
 
 export type Logger = pino.Logger;
@@ -37,8 +36,10 @@ const forMachines = (level: pino.Level) =>
     pino.destination({ dest: 1, sync: false, minLength: 4096, periodicFlush: 100 }),
   );
 
-const forPeople = (level: pino.Level) =>
-  pino(
+function forPeople(level: pino.Level) {
+  // Loaded here: a service without a terminal starts sooner and smaller without it.
+  const pretty: typeof import("pino-pretty") = require("pino-pretty");
+  return pino(
     { level, base: null },
     pretty({
       sync: true,
@@ -51,6 +52,7 @@ const forPeople = (level: pino.Level) =>
         line.method ? `${line.method} ${line.path} ${line.status} ${line.duration_ms} ms` : String(line.msg),
     }),
   );
+}
 
 /** How long a kind of event that has been logged is only counted, in milliseconds. */
 const QUIET = 60_000;
