@@ -29,10 +29,8 @@ export function createApp({ config, db, log, stopping }: Dependencies) {
     normalize: false,
     // Elysia looks for the path behind the host, and would take too much of a short one for it.
     handler: { standardHostname: false },
-    // A route that can't be compiled stops the start, not its first request.
-    precompile: true,
   })
-    .use(requests(log))
+    .use(requests(log, stopping))
     .use(cors(config.corsOrigins))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)

@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { type Config, DATA_DIRECTORY } from "./config.ts";
+import { type Config, DATA_DIRECTORY, localAddress } from "./config.ts";
 import { signToken } from "./tokens.ts";
 
 /** The user of the first `curl`. */
@@ -30,7 +30,7 @@ function keptSecret(directory: string): string {
 
 /** What a newcomer needs to know. Holds a working token, so it is for development only. */
 export async function welcome({ jwt, host }: Config, port: number, database: string): Promise<string> {
-  const address = `http://${host === "0.0.0.0" || host === "::" ? "localhost" : host}:${port}`;
+  const address = localAddress({ host, port });
   const lines = [`  Tasks API  ${address}`, `  Docs       ${address}/docs`, `  Data       ${database}`];
   if (jwt.secret)
     lines.push(

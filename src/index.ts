@@ -1,65 +1,121 @@
+import { parseArgs } from "node:util";
 import { version } from "../package.json";
-import { ConfigError, loadConfig } from "./config.ts";
-import { connect, migrate } from "./db/index.ts";
-import { withDevelopmentSecret } from "./development.ts";
-import { serve } from "./serve.ts";
-import { signToken } from "./tokens.ts";
+import { loadConfig, localAddress } from "./config.ts";
 
-const HELP = `Tasks API ${version}
-
-  serve            run the service (also without a word)
-  migrate          bring the database's schema up to date, and end
-  token USER_ID    print a token for that user (development only)
-  --version        print the version
-  --help           print this
-
-Settings come from the environment: see README.md.
-`;
-
-/** What each word does. What it returns is printed. */
-const commands: Record<string, (argument: string | undefined) => Promise<string> | string> = {
-  async serve() {
-    await serve(settings());
-    return "";
-  },
-
-  async migrate() {
-    const db = await connect(settings().database);
-    await migrate(db);
-    await db.close();
-    return `The schema is up to date: ${db.label}`;
-  },
-
-  async token(userId) {
-    const config = settings();
-    if (userId === undefined) throw new UsageError("token needs a USER_ID");
-    if (config.production)
-      throw new UsageError("token is for development only: in production, Better Auth signs");
-    if (!config.jwt.secret)
-      throw new UsageError("token needs BETTER_AUTH_SECRET: a JWKS holds no private key");
-    return signToken(userId, config.jwt);
-  },
-
-  "--version": () => version,
-  "--help": () => HELP,
-};
-
-class UsageError extends Error {}
-
-const settings = () => withDevelopmentSecret(loadConfig(process.env));
-
-async function main([word = "serve", argument]: string[]): Promise<number> {
-  try {
-    const command = Object.hasOwn(commands, word) ? commands[word] : undefined;
-    if (command === undefined) throw new UsageError(`there is no "${word}"\n\n${HELP}`);
-    const result = await command(argument);
-    if (result !== "") process.stdout.write(`${result}\n`);
-    return 0;
-  } catch (error) {
-    const expected = error instanceof ConfigError || error instanceof UsageError;
-    process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
-    return expected ? 2 : 1;
-  }
+interface Command {
+  takes?: string;
+  does: string;
+  /** Resolves with what is to be printed. */
+  run(argument: string | undefined): Promise<string>;
 }
 
-process.exit(await main(process.argv.slice(2)));
+/** Each loads what it needs when it runs: a health check every few seconds should cost little. */
+const commands: Record<string, Command> = {
+  serve: {
+    does: "Run the service until SIGTERM or Ctrl-C. The same without a word.",
+    async run() {
+      const { serve } = await import("./serve.ts");
+      await serve(await settings());
+      return "";
+    },
+  },
+
+  migrate: {
+    does: "Bring the database's schema up to date. `serve` does so too, when it starts.",
+    async run() {
+      const { connect, migrate } = await import("./db/index.ts");
+      const db = await connect((await settings()).database);
+      await migrate(db);
+      await db.close();
+      return `The schema is up to date: ${db.label}`;
+    },
+  },
+
+  token: {
+    takes: "USER_ID",
+    does: "Print a token for that user. For development: in production, Better Auth signs.",
+    async run(userId) {
+      if (userId === undefined) throw new UsageError("token needs a USER_ID");
+      const config = await settings();
+      if (config.production) throw new Error("token is for development: in production, Better Auth signs");
+      if (!config.jwt.secret) throw new Error("token needs BETTER_AUTH_SECRET: a JWKS holds no private key");
+      const { signToken } = await import("./tokens.ts");
+      return signToken(userId, config.jwt);
+    },
+  },
+
+  health: {
+    takes: "[URL]",
+    // Liveness by default: whoever restarts what is unhealthy does not mend a database by it.
+    does: "Exit 0 if URL answers 2xx within 2 s, else 1. Without one: /health/live of the service at PORT.",
+    async run(url = `${localAddress(loadConfig(process.env))}/health/live`) {
+      const { ok, status } = await fetch(url, { signal: AbortSignal.timeout(2000) });
+      if (!ok) throw new Error(`unhealthy: ${status}`);
+      return "healthy";
+    },
+  },
+
+  openapi: {
+    does: "Print the OpenAPI document. Needs no settings and no database.",
+    async run() {
+      const [{ createApp }, { createLogger }, { drizzle }] = await Promise.all([
+        import("./app.ts"),
+        import("./log.ts"),
+        import("drizzle-orm/pg-proxy"),
+      ]);
+      const app = createApp({
+        config: loadConfig({ BETTER_AUTH_SECRET: crypto.randomUUID() }),
+        db: { orm: drizzle(() => Promise.reject()), label: "none", close: async () => {} },
+        log: createLogger("CRITICAL", false),
+        stopping: () => false,
+      });
+      const answer = await app.handle(new Request("http://localhost/openapi.json"));
+      return JSON.stringify(await answer.json(), null, 2);
+    },
+  },
+};
+
+const usage = (names: string[]) =>
+  names.map((name) => `  ${`${name} ${commands[name]?.takes ?? ""}`.padEnd(14)} ${commands[name]?.does}`);
+
+const HELP = `Usage: tasks-api [COMMAND]
+
+${usage(Object.keys(commands)).join("\n")}
+
+  --version      Print the version.
+  --help         Print this; after a command, what it does.
+
+Settings come from the environment: see README.md.`;
+
+/** The command line is wrong. */
+class UsageError extends Error {}
+
+async function settings() {
+  const { withDevelopmentSecret } = await import("./development.ts");
+  return withDevelopmentSecret(loadConfig(process.env));
+}
+
+async function main(args: string[]): Promise<string> {
+  const options = { help: { type: "boolean", short: "h" }, version: { type: "boolean" } } as const;
+  const { values, positionals } = parseArgs({ args, options, strict: false, allowPositionals: true });
+  const unknown = Object.keys(values).find((option) => !Object.hasOwn(options, option));
+  if (unknown !== undefined) throw new UsageError(`there is no option --${unknown}\n\n${HELP}`);
+  if (values.version) return version;
+
+  const [name = "serve", argument, ...more] = positionals;
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (command === undefined) throw new UsageError(`there is no command "${name}"\n\n${HELP}`);
+  if (values.help) return positionals.length === 0 ? HELP : `Usage: tasks-api${usage([name])[0]?.slice(1)}`;
+  if (more.length > 0 || (argument !== undefined && !command.takes))
+    throw new UsageError(`${name} takes ${command.takes ?? "no argument"}`);
+  return command.run(argument);
+}
+
+try {
+  const output = await main(process.argv.slice(2));
+  if (output !== "") await Bun.write(Bun.stdout, `${output}\n`);
+  process.exit(0);
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
+  process.exit(error instanceof UsageError ? 2 : 1);
+}

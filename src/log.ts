@@ -1,5 +1,4 @@
 import { pino } from "pino";
-import pretty from "pino-pretty";
 import type { LogLevel } from "./config.ts";
 
 export type Logger = pino.Logger;
@@ -46,8 +45,10 @@ function buffered() {
   return { write: (line: string) => void sink.write(line), flushSync: () => void sink.flush() };
 }
 
-const forPeople = (level: pino.Level) =>
-  pino(
+function forPeople(level: pino.Level) {
+  // Loaded here: a service without a terminal starts sooner and smaller without it.
+  const pretty: typeof import("pino-pretty") = require("pino-pretty");
+  return pino(
     { level, base: null },
     pretty({
       sync: true,
@@ -60,6 +61,7 @@ const forPeople = (level: pino.Level) =>
         line.method ? `${line.method} ${line.path} ${line.status} ${line.duration_ms} ms` : String(line.msg),
     }),
   );
+}
 
 /** How long a kind of event that has been logged is only counted, in milliseconds. */
 const QUIET = 60_000;

@@ -1,8 +1,11 @@
 import { Elysia } from "elysia";
 import type { Logger } from "./log.ts";
 
-/** Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. */
-export const requests = (log: Logger) =>
+/**
+ * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. While the
+ * process is stopping, an answer is the last one on its connection.
+ */
+export const requests = (log: Logger, stopping: () => boolean) =>
   new Elysia({ name: "requests", seed: log })
     .decorate("startedAt", 0)
     // The caller, once admitted: see auth.ts.
@@ -13,6 +16,9 @@ export const requests = (log: Logger) =>
       set.headers["x-request-id"] = requestId(request.headers.get("x-request-id"));
       set.headers["x-content-type-options"] = "nosniff";
       set.headers["cache-control"] = "no-store";
+    })
+    .mapResponse({ as: "global" }, ({ set }) => {
+      if (stopping()) set.headers.connection = "close";
     })
     .onAfterResponse({ as: "global" }, ({ request, path, set, startedAt, userId }) => {
       log.info(

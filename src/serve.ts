@@ -7,6 +7,12 @@ import { createLogger } from "./log.ts";
 /** How long requests in flight may take to finish once the process has been asked to stop, in milliseconds. */
 const DRAIN_WITHIN = 25_000;
 
+/**
+ * How long after SIGTERM connections are still taken, in milliseconds. Readiness says 503 from the signal on, but an
+ * orchestrator goes on sending requests until word has got round, and has only just begun to spread it.
+ */
+const LINGER = 2000;
+
 /** How long a connection may say nothing, in seconds: longer than the slowest answer. */
 const IDLE_TIMEOUT = 30;
 
@@ -36,6 +42,8 @@ export async function serve(config: Config): Promise<void> {
   const signal = await stop;
   stopping = true;
   log.info({ signal }, "stopping: requests in flight may finish");
+  // Ctrl-C is a person's, who waits for nothing else.
+  if (signal === "SIGTERM") await Bun.sleep(LINGER);
   await app.stop();
   await db.close();
   log.info("stopped");

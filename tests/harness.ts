@@ -1,5 +1,5 @@
 import { createApp } from "../src/app.ts";
-import { loadConfig } from "../src/config.ts";
+import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
@@ -13,8 +13,55 @@ export const SETTINGS = {
   LOG_LEVEL: "CRITICAL",
 };
 
+/** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
+export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/index.ts"];
+
+/** The service in a process of its own, once it listens. */
+export async function spawnService(settings: Record<string, string> = {}) {
+  const child = Bun.spawn([...COMMAND, "serve"], {
+    env: {
+      PATH: process.env.PATH,
+      ...SETTINGS,
+      LOG_LEVEL: "INFO",
+      HOST: "127.0.0.1",
+      PORT: "0",
+      ...settings,
+    },
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  const lines: string[] = [];
+  const port = Promise.withResolvers<number>();
+  (async () => {
+    let rest = "";
+    for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+      const parts = (rest + chunk).split("\n");
+      rest = parts.pop() ?? "";
+      lines.push(...parts);
+      const listening = parts.find((line) => line.includes('"message":"listening"'));
+      if (listening !== undefined) port.resolve(JSON.parse(listening).port);
+    }
+    port.reject(new Error(`the service ended before it listened:\n${lines.join("\n")}`));
+  })();
+  const config = loadConfig({ ...SETTINGS, ...settings });
+  const url = `http://localhost:${await port.promise}`;
+  return {
+    url,
+    config,
+    child,
+    /** What it has logged so far. */
+    lines,
+    /** Asks it to stop and waits until it has. Resolves with its exit code. */
+    async stop(signal: NodeJS.Signals = "SIGINT") {
+      child.kill(signal);
+      return child.exited;
+    },
+    newcomer: newcomerOf(url, config),
+  };
+}
+
 /** The real app, listening on a port of its own, in this process. */
-export async function start(settings: Record<string, string> = {}) {
+async function startInProcess(settings: Record<string, string> = {}) {
   const config = loadConfig({ ...SETTINGS, ...settings });
   const db = await connect(config.database);
   await migrate(db);
@@ -36,11 +83,18 @@ export async function start(settings: Record<string, string> = {}) {
       await app.stop(true);
       await db.close();
     },
-    /** A user nobody has seen before. */
-    newcomer: async (id = `user-${crypto.randomUUID()}`) =>
-      new User(url, id, await signToken(id, config.jwt)),
+    newcomer: newcomerOf(url, config),
   };
 }
+
+/** Signs in a user nobody has seen before. */
+function newcomerOf(url: string, config: Config) {
+  return async (id = `user-${crypto.randomUUID()}`) => new User(url, id, await signToken(id, config.jwt));
+}
+
+/** The service, for tests that only talk HTTP to it: in this process, or in one of its own with `TEST_COMMAND`. */
+export const start = (settings?: Record<string, string>) =>
+  process.env.TEST_COMMAND === undefined ? startInProcess(settings) : spawnService(settings);
 
 /** One for all tests that need nothing special of it: the embedded database takes two seconds to start. */
 export const service = await start();

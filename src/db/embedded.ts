@@ -2,6 +2,9 @@ import { Database as Sqlite } from "bun:sqlite";
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite } from "@electric-sql/pglite";
+import initdb from "@electric-sql/pglite/initdb.wasm" with { type: "file" };
+import data from "@electric-sql/pglite/pglite.data" with { type: "file" };
+import postgres from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
 import type { Database } from "./index.ts";
 
@@ -11,12 +14,12 @@ import type { Database } from "./index.ts";
  * @throws {DirectoryInUse} if another process has the directory open.
  */
 export async function embedded(directory: string | undefined): Promise<Database> {
-  if (directory === undefined) return database(await PGlite.create(), "embedded Postgres, in memory");
+  if (directory === undefined) return database(await open(), "embedded Postgres, in memory");
   const unlock = lock(directory);
   try {
     const files = join(directory, "postgres");
     if (!existsSync(files)) await initialize(files);
-    return database(await PGlite.create(files), `embedded Postgres in ${directory}`, unlock);
+    return database(await open(files), `embedded Postgres in ${directory}`, unlock);
   } catch (error) {
     unlock();
     throw error;
@@ -38,11 +41,20 @@ const database = (client: PGlite, label: string, unlock = () => {}): Database =>
   },
 });
 
+/** PGlite looks for its parts beside its code, where a compiled program has none: here they are named. */
+const open = async (dataDir?: string) =>
+  PGlite.create({
+    ...(dataDir && { dataDir }),
+    pgliteWasmModule: await WebAssembly.compile(await Bun.file(postgres).arrayBuffer()),
+    initdbWasmModule: await WebAssembly.compile(await Bun.file(initdb).arrayBuffer()),
+    fsBundle: Bun.file(data),
+  });
+
 /** A first start that is cut short leaves nothing behind that could be taken for a database. */
 async function initialize(files: string): Promise<void> {
   const unfinished = `${files}.unfinished`;
   rmSync(unfinished, { recursive: true, force: true });
-  const client = await PGlite.create(unfinished);
+  const client = await open(unfinished);
   await client.close();
   renameSync(unfinished, files);
 }

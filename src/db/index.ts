@@ -1,7 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { PgDatabase, PgDialect, PgQueryResultHKT, PgSession } from "drizzle-orm/pg-core";
 import type { DatabaseSettings } from "../config.ts";
-import { embedded } from "./embedded.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
 
 /** A Postgres, whichever driver reaches it. Times come back as ISO strings and ids as numbers from each. */
@@ -13,10 +12,11 @@ export interface Database {
   close(): Promise<void>;
 }
 
-export function connect(settings: DatabaseSettings): Promise<Database> {
+/** Each driver is loaded where it is used. */
+export async function connect(settings: DatabaseSettings): Promise<Database> {
   switch (settings.driver) {
     case "embedded":
-      return embedded(settings.directory);
+      return (await import("./embedded.ts")).embedded(settings.directory);
     default:
       throw new Error(`there is no driver for ${settings.driver} yet`);
   }

@@ -1,7 +1,6 @@
 import { type AnyElysia, Elysia } from "elysia";
 import styles from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
 import bundle from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
-import { describe } from "./document.ts";
 import html from "./page.html" with { type: "text" };
 
 /** Bun's types know HTML only as something to bundle; imported as text it is a string. */
@@ -21,7 +20,7 @@ const POLICY = [
 
 /** The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for. */
 export function docs(routes: () => AnyElysia) {
-  const document = once(() => describe(routes()));
+  const document = once(async () => (await import("./document.ts")).describe(routes()));
   const compressed = {
     styles: once(() => gzip(styles)),
     bundle: once(() => gzip(bundle)),

@@ -3,6 +3,14 @@ declare module "*.css" {
   const path: string;
   export default path;
 }
+declare module "*.data" {
+  const path: string;
+  export default path;
+}
+declare module "*.wasm" {
+  const path: string;
+  export default path;
+}
 declare module "swagger-ui-dist/swagger-ui-bundle.js" {
   const path: string;
   export default path;
