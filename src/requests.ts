@@ -17,7 +17,8 @@ export const requests = (log: Logger, stopping: () => boolean) =>
       set.headers["x-content-type-options"] = "nosniff";
       set.headers["cache-control"] = "no-store";
     })
-    .mapResponse({ as: "global" }, ({ set }) => {
+    // Not `mapResponse`, in which Elysia loses the body of an error.
+    .onAfterHandle({ as: "global" }, ({ set }) => {
       if (stopping()) set.headers.connection = "close";
     })
     .onAfterResponse({ as: "global" }, ({ request, path, set, startedAt, userId }) => {

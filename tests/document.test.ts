@@ -217,7 +217,7 @@ describe("a client", () => {
     rmSync(directory, { recursive: true });
     expect(types).toBe("");
     expect(life).toBe("created, listed, completed, deleted\n");
-  }, 30_000);
+  });
 
   test("of Eden lives a task's life, with the app's own types", async () => {
     const user = await service.newcomer();

@@ -1,3 +1,4 @@
+import { setDefaultTimeout } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
@@ -12,6 +13,9 @@ export const SETTINGS = {
   BETTER_AUTH_SECRET: "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU",
   LOG_LEVEL: "CRITICAL",
 };
+
+// Processes start and databases wake up here, on machines that do other things too.
+setDefaultTimeout(60_000);
 
 /** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
 export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/index.ts"];
@@ -60,11 +64,13 @@ export async function spawnService(settings: Record<string, string> = {}) {
   };
 }
 
+/** The embedded database takes seconds to start: the services of this process share one. */
+const db = await connect(loadConfig(SETTINGS).database);
+await migrate(db);
+
 /** The real app, listening on a port of its own, in this process. */
 async function startInProcess(settings: Record<string, string> = {}) {
   const config = loadConfig({ ...SETTINGS, ...settings });
-  const db = await connect(config.database);
-  await migrate(db);
   let stopping = false;
   const log = createLogger(config.logLevel, false);
   const app = createApp({ config, db, log, stopping: () => stopping }).listen({
@@ -79,10 +85,7 @@ async function startInProcess(settings: Record<string, string> = {}) {
     drain: () => {
       stopping = true;
     },
-    async stop() {
-      await app.stop(true);
-      await db.close();
-    },
+    stop: () => app.stop(true),
     newcomer: newcomerOf(url, config),
   };
 }
@@ -96,7 +99,7 @@ function newcomerOf(url: string, config: Config) {
 export const start = (settings?: Record<string, string>) =>
   process.env.TEST_COMMAND === undefined ? startInProcess(settings) : spawnService(settings);
 
-/** One for all tests that need nothing special of it: the embedded database takes two seconds to start. */
+/** One for all tests that need nothing special of it. */
 export const service = await start();
 
 /** A signed-in user, as a front end acts for one. */
