@@ -1,4 +1,4 @@
-import { setDefaultTimeout } from "bun:test";
+import { afterAll, setDefaultTimeout } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
@@ -20,6 +20,12 @@ setDefaultTimeout(60_000);
 /** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
 export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/index.ts"];
 
+/** None outlives the tests. (bunfig.toml loads this file before them, so this is after the last of all files.) */
+const children: Bun.Subprocess[] = [];
+afterAll(() => {
+  for (const child of children) child.kill("SIGKILL");
+});
+
 /** The service in a process of its own, once it listens. */
 export async function spawnService(settings: Record<string, string> = {}) {
   const child = Bun.spawn([...COMMAND, "serve"], {
@@ -34,6 +40,7 @@ export async function spawnService(settings: Record<string, string> = {}) {
     stdout: "pipe",
     stderr: "inherit",
   });
+  children.push(child);
   const lines: string[] = [];
   const port = Promise.withResolvers<number>();
   (async () => {
