@@ -1,0 +1,271 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Task } from "../src/tasks/model.ts";
+import { COMMAND, SETTINGS, spawnService } from "./harness.ts";
+
+const command = COMMAND.map((part) => (existsSync(part) ? resolve(part) : part));
+const { BETTER_AUTH_SECRET } = SETTINGS;
+const folders: string[] = [];
+const emptyFolder = () => {
+  const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+  folders.push(folder);
+  return folder;
+};
+process.on("exit", () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+/** Runs a command to its end, in an empty folder unless another is given. */
+async function run(words: string[], settings: Record<string, string> = {}, cwd = emptyFolder()) {
+  const began = performance.now();
+  const child = Bun.spawn([...command, ...words], {
+    cwd,
+    env: { PATH: process.env.PATH, ...settings },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [out, err, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { out, err, exitCode, seconds: (performance.now() - began) / 1000 };
+}
+
+/** A newcomer's start: no settings but a port. Ends it after `use`. */
+async function firstStart(
+  cwd: string,
+  use: (service: { url: string; welcome: () => string }) => Promise<void>,
+) {
+  const child = Bun.spawn([...command], {
+    cwd,
+    env: { PATH: process.env.PATH, PORT: "0" },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let welcome = "";
+  let url = "";
+  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+    welcome += chunk;
+    url = /Tasks API\s+(\S+)/.exec(welcome)?.[1] ?? "";
+    if (welcome.includes("Authorization") || welcome.includes("another process")) break;
+  }
+  try {
+    await use({ url, welcome: () => welcome });
+  } finally {
+    child.kill("SIGINT");
+    await child.exited;
+  }
+}
+
+describe("the first start", () => {
+  test("prints a curl that works as it stands, and what it made is kept for a second start", async () => {
+    const cwd = emptyFolder();
+    const curl = (text: string) => (/curl.*$/s.exec(text)?.[0] ?? "").trim();
+    await firstStart(cwd, async ({ welcome }) => {
+      const { stdout } = Bun.spawn(["sh", "-c", curl(welcome())], { stdout: "pipe", stderr: "ignore" });
+      expect(JSON.parse(await stdout.text())).toMatchObject({ user_id: "demo", title: "Buy milk" });
+      expect(welcome()).toContain("/docs");
+      expect(welcome()).toContain(join(cwd, ".data"));
+    });
+    expect(statSync(join(cwd, ".data/secret")).mode & 0o777).toBe(0o600);
+    const secret = readFileSync(join(cwd, ".data/secret"), "utf8");
+    const { out: token } = await run(["token", "demo"], {}, cwd);
+    await firstStart(cwd, async ({ url }) => {
+      const answer = await fetch(`${url}/api/demo/tasks`, {
+        headers: { authorization: `Bearer ${token.trim()}` },
+      });
+      expect(((await answer.json()) as Task[]).map(({ title }) => title)).toEqual(["Buy milk"]);
+    });
+    expect(readFileSync(join(cwd, ".data/secret"), "utf8")).toBe(secret);
+  });
+
+  test("that is killed at any moment leaves nothing that a second one stumbles over", async () => {
+    const cwd = emptyFolder();
+    for (const milliseconds of [300, 900, 1500, 2500]) {
+      const child = Bun.spawn([...command], {
+        cwd,
+        env: { PATH: process.env.PATH, PORT: "0" },
+        stdout: "ignore",
+        stderr: "ignore",
+      });
+      await Bun.sleep(milliseconds);
+      child.kill("SIGKILL");
+      await child.exited;
+    }
+    await firstStart(cwd, async ({ url }) => {
+      expect((await fetch(`${url}/health/ready`)).status).toBe(200);
+    });
+  });
+});
+
+describe("the embedded database", () => {
+  test("loses nothing acknowledged in five kills under eight writers", async () => {
+    const settings = { DATABASE_URL: `pglite://${emptyFolder()}/data` };
+    const acknowledged: number[] = [];
+    for (let round = 0; round < 5; round++) {
+      const service = await spawnService(settings);
+      const user = await service.newcomer("writer");
+      const until = performance.now() + 400;
+      const writers = Array.from({ length: 8 }, async () => {
+        while (performance.now() < until + 1000) {
+          const answer = await user.post({ title: "x" }).catch(() => undefined);
+          if (answer === undefined) return;
+          const task = (await answer.json().catch(() => undefined)) as Task | undefined;
+          if (task === undefined) return;
+          acknowledged.push(task.id);
+        }
+      });
+      await Bun.sleep(400);
+      service.child.kill("SIGKILL");
+      await Promise.all([...writers, service.child.exited]);
+    }
+    const service = await spawnService(settings);
+    const user = await service.newcomer("writer");
+    const found = new Set<number>();
+    for (let url: string | undefined = user.path("?limit=1000"); url !== undefined; ) {
+      const answer: Response = await fetch(url, { headers: { authorization: `Bearer ${user.token}` } });
+      for (const { id } of (await answer.json()) as Task[]) found.add(id);
+      const link: string | undefined = /<([^>]+)>/.exec(answer.headers.get("link") ?? "")?.[1];
+      url = link && new URL(link, url).href;
+    }
+    expect(acknowledged.length).toBeGreaterThan(40);
+    expect(acknowledged.filter((id) => !found.has(id))).toEqual([]);
+    expect(await service.stop()).toBe(0);
+  });
+
+  test("is refused to a second process, in a clear line, and free again after a kill", async () => {
+    const settings = { DATABASE_URL: `pglite://${emptyFolder()}/data` };
+    const first = await spawnService(settings);
+    const second = await run(["serve"], { ...SETTINGS, ...settings, PORT: "0" });
+    expect([second.exitCode, second.err]).toEqual([
+      1,
+      expect.stringMatching(/in use by another process.*\n$/),
+    ]);
+    first.child.kill("SIGKILL");
+    await first.child.exited;
+    expect(await (await spawnService(settings)).stop()).toBe(0);
+  });
+});
+
+describe("a start is refused", () => {
+  test("within a second, with every mistake named", async () => {
+    const bad = { ENVIRONMENT: "production", PORT: "x", LOG_LEVEL: "x", BETTER_AUTH_SECRET: "hunter2" };
+    const { exitCode, out, err, seconds } = await run(["serve"], bad);
+    expect([exitCode, out]).toEqual([1, ""]);
+    for (const name of ["PORT", "LOG_LEVEL", "BETTER_AUTH_SECRET", "DATABASE_URL"])
+      expect(err).toContain(name);
+    expect(err).not.toContain("hunter2");
+    expect(seconds).toBeLessThan(1);
+  });
+
+  test("on a port that is taken", async () => {
+    const service = await spawnService();
+    const { exitCode, err } = await run(["serve"], {
+      ...SETTINGS,
+      HOST: "127.0.0.1",
+      PORT: new URL(service.url).port,
+    });
+    expect([exitCode, err]).toEqual([1, expect.stringContaining("port")]);
+    await service.stop();
+  });
+});
+
+describe("in production", () => {
+  const production = { ENVIRONMENT: "production", DATABASE_URL: "memory://", BETTER_AUTH_SECRET };
+
+  test("nothing is printed but the log: no token, no curl", async () => {
+    const service = await spawnService(production);
+    await (await service.newcomer()).task();
+    await service.stop();
+    const printed = service.lines.join("\n");
+    expect(printed).not.toMatch(/curl|Bearer|eyJ/);
+    for (const line of service.lines) expect(JSON.parse(line)).toMatchObject({ level: "INFO" });
+  });
+
+  test("the token command refuses", async () => {
+    const { exitCode, out, err } = await run(["token", "demo"], production);
+    expect([exitCode, out, err]).toEqual([1, "", expect.stringContaining("Better Auth")]);
+  });
+});
+
+describe("the log", () => {
+  test("has a line for each request, with nothing in it that is anyone's business", async () => {
+    const service = await spawnService({ LOG_LEVEL: "debug" });
+    const user = await service.newcomer();
+    const { id } = await user.task({ title: "a private title", description: "a private description" });
+    await user.get("?search=private&x=y", { "x-request-id": "given" });
+    await user.put(id, { title: 5 });
+    await fetch(user.path(), { headers: { authorization: "Bearer private" } });
+    await service.stop();
+    const lines = service.lines.map((line) => JSON.parse(line));
+    expect(lines.find(({ request_id }) => request_id === "given")).toEqual({
+      level: "INFO",
+      time: expect.stringMatching(/^\d{4}-.*Z$/),
+      method: "GET",
+      path: `/api/${user.id}/tasks`,
+      status: 200,
+      duration_ms: expect.any(Number),
+      request_id: "given",
+      user_id: user.id,
+      message: "request",
+    });
+    const all = service.lines.join("\n");
+    expect(all).toContain("refused: ");
+    expect(all).not.toMatch(/private|search|select |insert /);
+    expect(all).not.toContain(user.token);
+    expect(all).not.toContain(BETTER_AUTH_SECRET);
+  });
+});
+
+describe("a command", () => {
+  test.each([
+    [["nonsense"], 2, /no command "nonsense"/],
+    [["--nonsense"], 2, /no option --nonsense/],
+    [["token"], 2, /USER_ID/],
+    [["migrate", "now"], 2, /no argument/],
+    [["health", "http://127.0.0.1:1/"], 1, /./],
+  ])("%p exits %d and says why", async (words, code, why) => {
+    const { exitCode, out, err } = await run(words);
+    expect([exitCode, out, err]).toEqual([code, "", expect.stringMatching(why)]);
+  });
+
+  test.each([
+    "--help",
+    "serve --help",
+    "migrate --help",
+    "token --help",
+    "health --help",
+    "openapi --help",
+    "--version",
+  ])("%s exits 0 and prints", async (words) => {
+    const { exitCode, out } = await run(words.split(" "));
+    expect([exitCode, out.trim().length > 0]).toEqual([0, true]);
+  });
+
+  test("health tells whether the service is up", async () => {
+    const service = await spawnService();
+    const { port } = new URL(service.url);
+    expect((await run(["health"], { PORT: port })).exitCode).toBe(0);
+    expect((await run(["health", `${service.url}/nope`])).exitCode).toBe(1);
+    await service.stop();
+    expect((await run(["health"], { PORT: port })).exitCode).toBe(1);
+  });
+
+  test("openapi prints the document that is served", async () => {
+    const service = await spawnService();
+    const served = await (await fetch(`${service.url}/openapi.json`)).json();
+    expect(JSON.parse((await run(["openapi"])).out)).toEqual(served);
+    await service.stop();
+  });
+});
+
+test.skipIf(process.env.TEST_COMMAND === undefined)(
+  "the built program takes nothing from the folder it starts in",
+  async () => {
+    const cwd = emptyFolder();
+    writeFileSync(join(cwd, ".env"), "PORT=nonsense\n");
+    writeFileSync(join(cwd, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+    writeFileSync(join(cwd, "preload.ts"), "process.exit(7);\n");
+    const { exitCode, out } = await run(["token", "demo"], { BETTER_AUTH_SECRET }, cwd);
+    expect([exitCode, out]).toEqual([0, expect.stringMatching(/^eyJ/)]);
+  },
+);
