@@ -5,7 +5,7 @@ import { cors } from "./cors.ts";
 import type { Database } from "./db/index.ts";
 import { docs } from "./docs/index.ts";
 import { failures } from "./failures.ts";
-import { health } from "./health.ts";
+import { health, type Phase } from "./health.ts";
 import type { Logger } from "./log.ts";
 import { requests } from "./requests.ts";
 import { taskRoutes } from "./tasks/routes.ts";
@@ -15,13 +15,13 @@ export interface Dependencies {
   config: Config;
   db: Database;
   log: Logger;
-  /** Whether the process has been asked to stop: it then takes no new work. */
-  stopping: () => boolean;
+  /** What the process is doing, for probes. */
+  phase: () => Phase;
 }
 
 /** The whole service, in the order in which a request meets it. Listens to nothing by itself. */
-export function createApp({ config, db, log, stopping }: Dependencies) {
-  const probes = health(db, stopping);
+export function createApp({ config, db, log, phase }: Dependencies) {
+  const probes = health(db, phase);
   const tasks = taskRoutes(auth(config.jwt, log), taskStore(db.orm));
 
   const app = new Elysia({
@@ -30,7 +30,7 @@ export function createApp({ config, db, log, stopping }: Dependencies) {
     // Elysia looks for the path behind the host, and would take too much of a short one for it.
     handler: { standardHostname: false },
   })
-    .use(requests(log, stopping))
+    .use(requests(log, () => phase() === "stopping"))
     .use(cors(config.corsOrigins))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)

@@ -18,7 +18,10 @@ export interface Config {
   corsOrigins: string[];
   database: DatabaseSettings;
   pool: { size: number; overflow: number; prePing: boolean; recycleSeconds: number };
+  /** `host:port` of a WebSocket proxy for Neon's driver. */
   neonProxy: string | undefined;
+  /** Whether `serve` brings the schema up to date, or leaves that to the `migrate` command. */
+  migrateOnStart: boolean;
   jwt: {
     algorithm: Algorithm;
     /** Undefined where only a JWKS is configured and, in development, until one has been made. */
@@ -76,6 +79,8 @@ export function loadConfig(
   else if (production && jwksUrl === undefined)
     mistakes.push("BETTER_AUTH_SECRET is required (the same as Better Auth's), or BETTER_AUTH_JWKS_URL");
 
+  const neonProxy = settings.hostAndPort("NEON_WSPROXY");
+
   const config: Config = {
     environment: name,
     production,
@@ -83,14 +88,15 @@ export function loadConfig(
     port: settings.integer("PORT", 8000, 0, 65_535),
     logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
     corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
-    database: settings.database("DATABASE_URL", production),
+    database: settings.database("DATABASE_URL", production, neonProxy !== undefined),
     pool: {
       size: settings.integer("DB_POOL_SIZE", 5, 1, 1000),
       overflow: settings.integer("DB_MAX_OVERFLOW", 10, 0, 1000),
       prePing: settings.boolean("DB_POOL_PRE_PING", true),
       recycleSeconds: settings.integer("DB_POOL_RECYCLE", 300, 1, 86_400),
     },
-    neonProxy: settings.hostAndPort("NEON_WSPROXY"),
+    neonProxy,
+    migrateOnStart: settings.boolean("DB_MIGRATE_ON_START", true),
     jwt: {
       algorithm,
       secret,
@@ -191,7 +197,7 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
       return origins;
     },
 
-    database(name: string, production: boolean): DatabaseSettings {
+    database(name: string, production: boolean, viaNeon: boolean): DatabaseSettings {
       const inMemory: DatabaseSettings = { driver: "embedded", directory: undefined };
       const url = settings.secret(name);
       if (url === undefined) {
@@ -208,7 +214,7 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
         const { hostname, searchParams } = new URL(url);
         const sslmode = searchParams.get("sslmode") ?? "disable";
         if (["disable", "prefer", "require", "verify-ca", "verify-full"].includes(sslmode))
-          return { driver: hostname.endsWith(".neon.tech") ? "neon" : "postgres", url };
+          return { driver: viaNeon || hostname.endsWith(".neon.tech") ? "neon" : "postgres", url };
         mistakes.push(`${name} has an unknown sslmode: disable, require and verify-full are known`);
         return inMemory;
       }

@@ -6,11 +6,20 @@ import { Problem, problem } from "./problem.ts";
 export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
 const HEALTHY = { status: "healthy" as const };
 
+/** Starting until the schema is there; stopping from the signal on. */
+export type Phase = "starting" | "serving" | "stopping";
+
+const NOT_READY: Record<Phase, string> = {
+  starting: "The service is starting: it waits for the database",
+  serving: "The database does not answer",
+  stopping: "The service is shutting down",
+};
+
 /** How long the database may take to answer a probe, in milliseconds. */
 const READY_WITHIN = 1000;
 
 /** For probes: is the process up, and may it be sent requests? */
-export const health = (db: Database, stopping: () => boolean) =>
+export const health = (db: Database, phase: () => Phase) =>
   new Elysia({ name: "health", detail: { tags: ["Health"] } })
     .get("/health", () => HEALTHY, {
       response: { 200: Healthy },
@@ -31,13 +40,9 @@ export const health = (db: Database, stopping: () => boolean) =>
     .get(
       "/health/ready",
       async ({ set }) => {
-        if (!stopping() && (await answers(db))) return HEALTHY;
+        if (phase() === "serving" && (await answers(db))) return HEALTHY;
         set.headers["retry-after"] = "5";
-        return problem(
-          { set },
-          503,
-          stopping() ? "The service is shutting down" : "The database does not answer",
-        );
+        return problem({ set }, 503, NOT_READY[phase()]);
       },
       {
         response: { 200: Healthy, 503: Problem },

@@ -24,7 +24,7 @@ const commands: Record<string, Command> = {
     does: "Bring the database's schema up to date. `serve` does so too, when it starts.",
     async run() {
       const { connect, migrate } = await import("./db/index.ts");
-      const db = await connect((await settings()).database);
+      const db = await connect(await settings());
       await migrate(db);
       await db.close();
       return `The schema is up to date: ${db.label}`;
@@ -67,7 +67,7 @@ const commands: Record<string, Command> = {
         config: loadConfig({ BETTER_AUTH_SECRET: crypto.randomUUID() }),
         db: { orm: drizzle(() => Promise.reject()), label: "none", close: async () => {} },
         log: createLogger("CRITICAL", false),
-        stopping: () => false,
+        phase: () => "serving",
       });
       const answer = await app.handle(new Request("http://localhost/openapi.json"));
       return JSON.stringify(await answer.json(), null, 2);

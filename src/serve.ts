@@ -1,8 +1,10 @@
 import { createApp } from "./app.ts";
 import type { Config } from "./config.ts";
 import { connect, migrate } from "./db/index.ts";
+import { causeOf } from "./db/outage.ts";
 import { welcome } from "./development.ts";
-import { createLogger } from "./log.ts";
+import type { Phase } from "./health.ts";
+import { createLogger, type Logger, sparingly } from "./log.ts";
 
 /** How long requests in flight may take to finish once the process has been asked to stop, in milliseconds. */
 const DRAIN_WITHIN = 25_000;
@@ -16,15 +18,17 @@ const LINGER = 2000;
 /** How long a connection may say nothing, in seconds: longer than the slowest answer. */
 const IDLE_TIMEOUT = 30;
 
+/** How long to wait before the database is tried again at the start, in milliseconds. */
+const RETRY_AFTER = 1000;
+
 /** Runs the service until it is asked to stop: database, app, listen, drain. Resolves when it has stopped. */
 export async function serve(config: Config): Promise<void> {
   const stop = stopSignal();
   const log = createLogger(config.logLevel, process.stdout.isTTY);
-  const db = await connect(config.database);
-  await migrate(db);
+  const db = await connect(config);
 
-  let stopping = false;
-  const app = createApp({ config, db, log, stopping: () => stopping }).listen({
+  let phase: Phase = "starting";
+  const app = createApp({ config, db, log, phase: () => phase }).listen({
     hostname: config.host,
     port: config.port,
     // By default a second server would share the port in silence.
@@ -36,11 +40,9 @@ export async function serve(config: Config): Promise<void> {
   });
   const port = app.server?.port ?? config.port;
   log.info({ host: config.host, port, database: db.label, environment: config.environment }, "listening");
-  // Not among the log's lines, which are for machines where there is no terminal.
-  if (config.environment === "development") process.stderr.write(await welcome(config, port, db.label));
 
-  const signal = await stop;
-  stopping = true;
+  const signal = await Promise.race([stop, prepare().then(() => stop)]);
+  phase = "stopping";
   log.info({ signal }, "stopping: requests in flight may finish");
   // Ctrl-C is a person's, who waits for nothing else.
   if (signal === "SIGTERM") await Bun.sleep(LINGER);
@@ -48,6 +50,29 @@ export async function serve(config: Config): Promise<void> {
   await db.close();
   log.info("stopped");
   log.flush();
+
+  /** Makes the schema what this program needs, as soon as there is a database. Fails if that can't be done. */
+  async function prepare() {
+    if (config.migrateOnStart) await untilThere(() => migrate(db), log);
+    if (phase === "starting") phase = "serving";
+    // Not among the log's lines, which are for machines where there is no terminal.
+    if (config.environment === "development") process.stderr.write(await welcome(config, port, db.label));
+  }
+}
+
+/** Does the work, again and again while the database is away. Any other failure is final. */
+async function untilThere(work: () => Promise<void>, log: Logger): Promise<void> {
+  const logOutage = sparingly((fields, message) => log.error(fields, message));
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const { name, code, outage } = causeOf(error);
+      if (!outage) throw new Error(`The schema can't be brought up to date: ${name} ${code ?? ""}`);
+      logOutage("start", { error: name, code }, "waiting for the database");
+      await Bun.sleep(RETRY_AFTER);
+    }
+  }
 }
 
 /** Resolves at the first SIGTERM or SIGINT. A second one, or a drain that takes too long, ends the process. */

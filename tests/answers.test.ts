@@ -18,7 +18,7 @@ function appWhoseDatabase(fails: () => unknown) {
   const log = Object.assign(createLogger("ERROR", false), {
     error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),
   });
-  const app = createApp({ config: service.config, db, log, stopping: () => false }).listen({ port: 0 });
+  const app = createApp({ config: service.config, db, log, phase: () => "serving" }).listen({ port: 0 });
   return { url: `http://localhost:${app.server?.port}`, lines, stop: () => app.stop(true) };
 }
 

@@ -36,6 +36,7 @@ describe("settings", () => {
       database: { driver: "embedded", directory: join(process.cwd(), ".data") },
       pool: { size: 5, overflow: 10, prePing: true, recycleSeconds: 300 },
       neonProxy: undefined,
+      migrateOnStart: true,
       jwt: {
         algorithm: "HS256",
         secret: undefined,

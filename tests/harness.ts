@@ -2,14 +2,16 @@ import { afterAll, setDefaultTimeout } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
+import type { Phase } from "../src/health.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { signToken } from "../src/tokens.ts";
+import { databaseSettings, dropDatabases } from "./database.ts";
 
 /** The settings that every test starts from. Nothing is taken from the environment of the test run. */
 export const SETTINGS = {
   ENVIRONMENT: "test",
-  DATABASE_URL: "memory://",
+  ...(await databaseSettings()),
   BETTER_AUTH_SECRET: "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU",
   LOG_LEVEL: "CRITICAL",
 };
@@ -22,12 +24,17 @@ export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/inde
 
 /** None outlives the tests. (bunfig.toml loads this file before them, so this is after the last of all files.) */
 const children: Bun.Subprocess[] = [];
-afterAll(() => {
+afterAll(async () => {
   for (const child of children) child.kill("SIGKILL");
+  await Promise.all(children.map((child) => child.exited));
+  await dropDatabases();
 });
 
-/** The service in a process of its own, once it listens. */
-export async function spawnService(settings: Record<string, string> = {}) {
+/** The service in a process of its own, once it can take requests, or once it listens. */
+export async function spawnService(
+  settings: Record<string, string> = {},
+  until: "ready" | "listening" = "ready",
+) {
   const child = Bun.spawn([...COMMAND, "serve"], {
     env: {
       PATH: process.env.PATH,
@@ -56,6 +63,7 @@ export async function spawnService(settings: Record<string, string> = {}) {
   })();
   const config = loadConfig({ ...SETTINGS, ...settings });
   const url = `http://localhost:${await port.promise}`;
+  while (until === "ready" && (await fetch(`${url}/health/ready`)).status !== 200) await Bun.sleep(50);
   return {
     url,
     config,
@@ -72,15 +80,15 @@ export async function spawnService(settings: Record<string, string> = {}) {
 }
 
 /** The embedded database takes seconds to start: the services of this process share one. */
-const db = await connect(loadConfig(SETTINGS).database);
+const db = await connect(loadConfig(SETTINGS));
 await migrate(db);
 
 /** The real app, listening on a port of its own, in this process. */
 async function startInProcess(settings: Record<string, string> = {}) {
   const config = loadConfig({ ...SETTINGS, ...settings });
-  let stopping = false;
+  let phase: Phase = "serving";
   const log = createLogger(config.logLevel, false);
-  const app = createApp({ config, db, log, stopping: () => stopping }).listen({
+  const app = createApp({ config, db, log, phase: () => phase }).listen({
     hostname: "127.0.0.1",
     port: 0,
   });
@@ -90,7 +98,7 @@ async function startInProcess(settings: Record<string, string> = {}) {
     config,
     db,
     drain: () => {
-      stopping = true;
+      phase = "stopping";
     },
     stop: () => app.stop(true),
     newcomer: newcomerOf(url, config),

@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { PgDatabase, PgDialect, PgQueryResultHKT, PgSession } from "drizzle-orm/pg-core";
-import type { DatabaseSettings } from "../config.ts";
+import type { Config } from "../config.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
+import { tasks } from "./schema.ts";
 
 /** A Postgres, whichever driver reaches it. Times come back as ISO strings and ids as numbers from each. */
 export interface Database {
@@ -12,19 +13,24 @@ export interface Database {
   close(): Promise<void>;
 }
 
-/** Each driver is loaded where it is used. */
-export async function connect(settings: DatabaseSettings): Promise<Database> {
-  switch (settings.driver) {
+/**
+ * Opens the database that the settings name. Only the embedded one is touched: a server that is away is no reason
+ * not to start. Each driver is loaded where it is used.
+ */
+export async function connect({ database, pool, neonProxy }: Config): Promise<Database> {
+  switch (database.driver) {
     case "embedded":
-      return (await import("./embedded.ts")).embedded(settings.directory);
-    default:
-      throw new Error(`there is no driver for ${settings.driver} yet`);
+      return (await import("./embedded.ts")).embedded(database.directory);
+    case "neon":
+      return (await import("./neon.ts")).neon(database.url, pool, neonProxy);
+    case "postgres":
+      return (await import("./postgres.ts")).postgres(database.url, pool);
   }
 }
 
-/** Fails unless a query gets through to the database. */
+/** Fails unless a query gets through to the database, and the schema is there. */
 export async function ping({ orm }: Database): Promise<void> {
-  await orm.execute(sql`select 1`);
+  await orm.execute(sql`select 1 from ${tasks} limit 1`);
 }
 
 /** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
@@ -36,6 +42,8 @@ const MIGRATION_LOCK = 7_461_736_275n;
  */
 export async function migrate({ orm }: Database): Promise<void> {
   await orm.transaction(async (transaction) => {
+    // A migration, and the wait for another process's, may take longer than a request's statement.
+    await transaction.execute(sql`set local statement_timeout = 0`);
     await transaction.execute(sql`select pg_advisory_xact_lock(${sql.raw(String(MIGRATION_LOCK))})`);
     // Drizzle's migrators open a transaction of their own, outside of the lock. What they call inside takes a
     // session, so here it gets one that is in this transaction already. (Neither is in the public types.)

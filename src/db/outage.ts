@@ -1,4 +1,5 @@
 import { DrizzleQueryError } from "drizzle-orm/errors";
+import { DatabaseTimeout } from "./limits.ts";
 
 /**
  * What a failure of the database may be told by: a code (SQLSTATE, or the driver's or the system's own), and for
@@ -23,7 +24,7 @@ export function causeOf(error: unknown): Cause {
  * timeout), 58 (system), 28 (login refused), 3D000 (no such database), 25006 (read-only: a replica after failover).
  */
 const OUTAGE =
-  /^(08|53|57P0|57014|58|28|3D000|25006)|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS)|^E(CONN|PIPE|HOST|NET|TIMEDOUT|AI_)/;
+  /^(08|53|57P0|57014|58|28|3D000|25006)|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS|CHANNEL|AUTHENTICATION|CANCELLED)|^E(CONN|PIPE|HOST|NET|NOTFOUND|TIMEDOUT|AI_)/;
 
 const WITHOUT_CODE =
   /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;
@@ -31,6 +32,7 @@ const WITHOUT_CODE =
 const isOutage = (code: string | undefined, cause: unknown) =>
   code === undefined
     ? // Neon's driver fails to connect with an event, which is no `Error` and has no code.
+      cause instanceof DatabaseTimeout ||
       (typeof ErrorEvent === "function" && cause instanceof ErrorEvent) ||
       (cause instanceof Error && WITHOUT_CODE.test(cause.message))
     : OUTAGE.test(code);

@@ -1,0 +1,39 @@
+import { neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
+import { drizzle } from "drizzle-orm/neon-serverless";
+import type { Config } from "../config.ts";
+import type { Database } from "./index.ts";
+import { ANSWER_WITHIN, CONNECT_WITHIN, IDLE_WITHIN, STATEMENT_WITHIN } from "./limits.ts";
+import { describe } from "./postgres.ts";
+
+/** Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. */
+export function neon(
+  url: string,
+  { size, overflow, prePing, recycleSeconds }: Config["pool"],
+  proxy?: string,
+): Database {
+  if (proxy !== undefined) {
+    neonConfig.wsProxy = (host, port) => `${proxy}/v1?address=${host}:${port}`;
+    neonConfig.useSecureWebSocket = false;
+    neonConfig.pipelineConnect = false;
+    neonConfig.pipelineTLS = false;
+  }
+  const pool = new Pool({
+    connectionString: url,
+    max: size + overflow,
+    min: prePing ? 0 : size,
+    idleTimeoutMillis: IDLE_WITHIN,
+    maxLifetimeSeconds: recycleSeconds,
+    connectionTimeoutMillis: CONNECT_WITHIN,
+    statement_timeout: STATEMENT_WITHIN,
+    query_timeout: ANSWER_WITHIN - CONNECT_WITHIN,
+  });
+  // The loss of a connection is reported by the query that it fails, or else is nobody's business: the pool opens
+  // another. Without a listener it would end the process.
+  pool.on("error", () => {});
+  pool.on("connect", (client: PoolClient) => client.on("error", () => {}));
+  return {
+    orm: drizzle({ client: pool }),
+    label: describe(url).replace("PostgreSQL", "Neon"),
+    close: () => pool.end(),
+  };
+}
