@@ -54,8 +54,10 @@ function forPeople(level: pino.Level) {
       sync: true,
       singleLine: true,
       translateTime: "SYS:HH:MM:ss.l",
-      customLevels: "DEBUG:20,INFO:30,WARNING:40,ERROR:50,CRITICAL:60",
-      customColors: "DEBUG:gray,INFO:green,WARNING:yellow,ERROR:red,CRITICAL:bgRed",
+      customPrettifiers: {
+        level: (_level, _key, _line, { label, labelColorized }) =>
+          labelColorized.replace(label, NAMES[label.toLowerCase()] ?? label),
+      },
       ignore: "method,path,status,duration_ms",
       messageFormat: (line) =>
         line.method ? `${line.method} ${line.path} ${line.status} ${line.duration_ms} ms` : String(line.msg),

@@ -1,6 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHmac } from "node:crypto";
 import { SETTINGS, service, start, User } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 const SECRET = SETTINGS.BETTER_AUTH_SECRET;
 const OWNER = "owner-of-tokens";

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { treaty } from "@elysiajs/eden";
@@ -7,6 +7,9 @@ import openapiTypescript, { astToString } from "openapi-typescript";
 import type { App } from "../src/app.ts";
 import type { OpenApi } from "../src/docs/document.ts";
 import { service, start, User } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 interface Operation {
   operationId: string;

@@ -1,4 +1,4 @@
-import { afterAll, setDefaultTimeout } from "bun:test";
+import { afterAll } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
@@ -15,9 +15,6 @@ export const SETTINGS = {
   BETTER_AUTH_SECRET: "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU",
   LOG_LEVEL: "CRITICAL",
 };
-
-// Processes start and databases wake up here, on machines that do other things too.
-setDefaultTimeout(60_000);
 
 /** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
 export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/index.ts"];

@@ -1,9 +1,12 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Task } from "../src/tasks/model.ts";
 import { COMMAND, SETTINGS, spawnService } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 const command = COMMAND.map((part) => (existsSync(part) ? resolve(part) : part));
 const { BETTER_AUTH_SECRET } = SETTINGS;

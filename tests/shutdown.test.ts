@@ -1,9 +1,12 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Task } from "../src/tasks/model.ts";
 import { spawnService } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 test("from SIGTERM on it is not ready, and says that each answer is the last on its connection", async () => {
   const service = await spawnService();

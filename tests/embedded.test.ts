@@ -1,0 +1,33 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadConfig } from "../src/config.ts";
+import { connect, migrate, ping } from "../src/db/index.ts";
+import { taskStore } from "../src/tasks/store.ts";
+
+// Creating a Postgres takes seconds on a machine that does other things too.
+setDefaultTimeout(60_000);
+
+test("an embedded database keeps what it is given, and is open once at a time", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+  const config = loadConfig({ DATABASE_URL: `pglite://${folder}/data` });
+
+  const first = await connect(config);
+  expect(first.label).toBe(`embedded Postgres in ${folder}/data`);
+  expect(statSync(join(folder, "data")).mode & 0o777).toBe(0o700);
+  expect(ping(first)).rejects.toThrow();
+  await migrate(first);
+  await migrate(first);
+  await ping(first);
+  const { id } = await taskStore(first.orm)("somebody").create({ title: "kept" });
+  expect(connect(config)).rejects.toThrow("in use by another process");
+  await first.close();
+
+  const second = await connect(config);
+  await migrate(second);
+  expect(await taskStore(second.orm)("somebody").find(id)).toMatchObject({ title: "kept" });
+  expect(await taskStore(second.orm)("somebody else").find(id)).toBeUndefined();
+  await second.close();
+  rmSync(folder, { recursive: true });
+});
