@@ -1,0 +1,101 @@
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { PGlite } from "@electric-sql/pglite";
+import { drizzle } from "drizzle-orm/pglite";
+import { migrate } from "../src/db/index.ts";
+import { placeOf } from "../src/tasks/cursor.ts";
+import { taskStore } from "../src/tasks/store.ts";
+
+// A hundred thousand rows are made first.
+setDefaultTimeout(60_000);
+
+const USERS = 1000;
+const EACH = 100;
+
+interface Plan {
+  "Node Type": string;
+  "Relation Name"?: string;
+  "Index Cond"?: string;
+  "Actual Rows": number;
+  "Rows Removed by Filter"?: number;
+  "Rows Removed by Index Recheck"?: number;
+  Plans?: Plan[];
+}
+
+let client: PGlite;
+const asked: { text: string; values: unknown[] }[] = [];
+let tasks: ReturnType<ReturnType<typeof taskStore>>;
+
+beforeAll(async () => {
+  client = await PGlite.create();
+  const logger = { logQuery: (text: string, values: unknown[]) => void asked.push({ text, values }) };
+  const orm = drizzle({ client, logger });
+  await migrate({ orm, label: "", close: async () => {} });
+  await client.exec(`
+    insert into tasks (user_id, title, description, completed, created_at)
+    select 'user' || n % ${USERS}, 'task ' || n, 'about milk', n % 3 = 0, now() - n * interval '1 minute'
+    from generate_series(1, ${USERS * EACH}) n;
+    analyze tasks;
+  `);
+  tasks = taskStore(orm)("user7");
+});
+afterAll(() => client.close());
+
+const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
+
+/** The plans of what an operation really asks, as they ran. */
+async function plansOf(operation: () => Promise<unknown>): Promise<Plan[]> {
+  asked.length = 0;
+  await operation();
+  const plans: Plan[] = [];
+  for (const { text, values } of asked.splice(0)) {
+    const explain = await client.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(
+      `explain (analyze, format json) ${text}`,
+      values,
+    );
+    plans.push(...nodes(explain.rows[0]?.["QUERY PLAN"][0].Plan as Plan));
+  }
+  return plans;
+}
+
+const listing = { status: "all", search: undefined, limit: 20, after: undefined } as const;
+const sorts = ["created_at", "updated_at", "title"] as const;
+const operations: [string, () => Promise<unknown>][] = [
+  ...sorts.flatMap((sort) =>
+    (["asc", "desc"] as const).flatMap((order): [string, () => Promise<unknown>][] => [
+      [`list by ${sort} ${order}`, () => tasks.list({ ...listing, sort, order })],
+      [
+        `list by ${sort} ${order}, from the third page on`,
+        async () => {
+          const { next = "" } = await tasks.list({ ...listing, limit: 40, sort, order });
+          await tasks.list({ ...listing, sort, order, after: placeOf(next, sort, order) });
+        },
+      ],
+      [`list all by ${sort} ${order}`, () => tasks.list({ ...listing, limit: 1000, sort, order })],
+    ]),
+  ),
+  [
+    "list what is pending",
+    () => tasks.list({ ...listing, status: "pending", sort: "created_at", order: "desc" }),
+  ],
+  ["search", () => tasks.list({ ...listing, search: "milk", sort: "title", order: "asc" })],
+  ["create", () => tasks.create({ title: "x" })],
+  ["find", () => tasks.find(7)],
+  ["change", () => tasks.change(7, { title: "x" })],
+  ["complete", () => tasks.complete(7, undefined)],
+  ["delete", () => tasks.delete(7)],
+];
+
+test.each(operations)("%s reads no other user's rows", async (_, operation) => {
+  const plans = await plansOf(operation);
+  expect(plans.length).toBeGreaterThan(0);
+  expect(plans.map((plan) => plan["Node Type"])).not.toContain("Seq Scan");
+  for (const plan of plans) {
+    const removed = (plan["Rows Removed by Filter"] ?? 0) + (plan["Rows Removed by Index Recheck"] ?? 0);
+    expect(plan["Actual Rows"] + removed).toBeLessThanOrEqual(EACH + 5);
+    if (plan["Node Type"].includes("Index")) expect(plan["Index Cond"]).toMatch(/user_id|\(id = /);
+  }
+});
+
+test.each(operations.filter(([name]) => /^list by/.test(name)))("%s sorts nothing", async (_, operation) => {
+  expect((await plansOf(operation)).map((plan) => plan["Node Type"])).not.toContain("Sort");
+});

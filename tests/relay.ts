@@ -1,0 +1,71 @@
+/** A TCP relay on loopback in front of a Postgres, that fails as networks do. */
+export function relay(target: number) {
+  type Peer = Bun.Socket<{ other?: Bun.Socket<unknown>; waiting: Uint8Array[] }>;
+  const open = new Set<Peer>();
+  let state: "open" | "stalled" | "refusing" = "open";
+
+  const forward = (socket: Peer) => {
+    while (state === "open" && socket.data.waiting[0]) {
+      const chunk = socket.data.waiting[0];
+      const written = Math.max(socket.data.other?.write(chunk) ?? 0, 0);
+      if (written < chunk.length) {
+        socket.data.waiting[0] = chunk.subarray(written);
+        return;
+      }
+      socket.data.waiting.shift();
+    }
+  };
+  const handlers = {
+    data(socket: Peer, chunk: Uint8Array) {
+      socket.data.waiting.push(new Uint8Array(chunk));
+      forward(socket);
+    },
+    drain(socket: Peer) {
+      if (socket.data.other) forward(socket.data.other as Peer);
+    },
+    close(socket: Peer) {
+      open.delete(socket);
+      socket.data.other?.end();
+    },
+    error() {},
+  };
+  const server = Bun.listen<Peer["data"]>({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      ...handlers,
+      async open(socket) {
+        socket.data = { waiting: [] };
+        if (state === "refusing") return void socket.terminate();
+        open.add(socket);
+        const other = await Bun.connect<Peer["data"]>({
+          hostname: "127.0.0.1",
+          port: target,
+          data: { waiting: [], other: socket },
+          socket: handlers,
+        }).catch(() => undefined);
+        if (other === undefined) return void socket.terminate();
+        open.add(other);
+        socket.data.other = other;
+        forward(socket);
+      },
+    },
+  });
+  return {
+    port: server.port,
+    /** Every connection ends at once, and new ones do. */
+    cut() {
+      state = "refusing";
+      for (const socket of open) socket.terminate();
+    },
+    /** Connections stay, and nothing goes through them any more. */
+    stall() {
+      state = "stalled";
+    },
+    restore() {
+      state = "open";
+      for (const socket of open) forward(socket);
+    },
+    stop: () => server.stop(true),
+  };
+}
