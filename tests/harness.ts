@@ -1,6 +1,6 @@
 import { createApp } from "../src/app.ts";
 import { loadConfig } from "../src/config.ts";
-import { connect, migrate } from "../src/db/index.ts";
+import { connect, type Database, migrate } from "../src/db/index.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { signToken } from "../src/tokens.ts";
@@ -13,11 +13,11 @@ export const SETTINGS = {
   LOG_LEVEL: "CRITICAL",
 };
 
-/** The real app, listening on a port of its own, in this process. */
-export async function start(settings: Record<string, string> = {}) {
+/** The real app, listening on a port of its own, in this process: on a database of its own, unless given one. */
+export async function start(settings: Record<string, string> = {}, shared?: Database) {
   const config = loadConfig({ ...SETTINGS, ...settings });
-  const db = await connect(config.database);
-  await migrate(db);
+  const db = shared ?? (await connect(config.database));
+  if (shared === undefined) await migrate(db);
   let stopping = false;
   const log = createLogger(config.logLevel, false);
   const app = createApp({ config, db, log, stopping: () => stopping }).listen({
@@ -34,7 +34,7 @@ export async function start(settings: Record<string, string> = {}) {
     },
     async stop() {
       await app.stop(true);
-      await db.close();
+      if (shared === undefined) await db.close();
     },
     /** A user nobody has seen before. */
     newcomer: async (id = `user-${crypto.randomUUID()}`) =>
