@@ -20,7 +20,9 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
       const session: Session | Refusal =
         token === undefined ? { reason: "there is no bearer token" } : await verify(token, jwt.verify);
       if ("reason" in session) {
-        logRefusal(session.reason, { request_id: set.headers["x-request-id"] }, `refused: ${session.reason}`);
+        const { reason, detail } = session;
+        const message = `refused: ${detail === undefined ? reason : `${reason}, ${detail}`}`;
+        logRefusal(reason, { request_id: set.headers["x-request-id"] }, message);
         if (session.unreachable) {
           set.headers["retry-after"] = "5";
           return problem(

@@ -4,9 +4,9 @@ import { createLocalJWKSet, errors, jwtVerify } from "jose";
 /** All in milliseconds: keys this old are renewed in the background, and not used unless renewal fails. */
 const RENEW_AFTER = 300_000;
 export const FRESH_FOR = 600_000;
-/** How long nothing is asked again: for a key that wasn't there, and while there are no keys at all. */
+/** How long nothing is asked again: for a key that wasn't there, after a failure, and while there are no keys. */
 const PAUSE = 30_000;
-const PAUSE_WITHOUT_KEYS = 5_000;
+const PAUSE_WITHOUT_KEYS = 1_000;
 const TIMEOUT = 3_000;
 /** In bytes. */
 const MAX_SIZE = 65_536;
@@ -23,14 +23,27 @@ type Keys = ReturnType<typeof createLocalJWKSet>;
 export function remoteKeys(url: URL) {
   let keys: Keys | undefined;
   let askedAt = Number.NEGATIVE_INFINITY;
+  /** Of its own, so that a key made just after a renewal is found at once. */
+  let askedForKeyAt = Number.NEGATIVE_INFINITY;
   let freshUntil = 0;
   let pending: Promise<void> | undefined;
 
+  async function renew(): Promise<void> {
+    if (pending === undefined && Date.now() - askedAt < (keys === undefined ? PAUSE_WITHOUT_KEYS : PAUSE))
+      return;
+    await ask();
+  }
+
+  async function renewForKey(): Promise<void> {
+    if (pending === undefined && Date.now() - askedForKeyAt < PAUSE) return;
+    askedForKeyAt = Date.now();
+    await ask();
+  }
+
   /** Concurrent callers share one request. A failure leaves the keys as they were. */
-  function renew(): Promise<void> {
+  function ask(): Promise<void> {
     if (pending !== undefined) return pending;
     const now = Date.now();
-    if (now - askedAt < (keys === undefined ? PAUSE_WITHOUT_KEYS : PAUSE)) return Promise.resolve();
     askedAt = now;
     pending = download(url)
       .then(
@@ -64,7 +77,7 @@ export function remoteKeys(url: URL) {
       } catch (error) {
         const tried = keys;
         if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
-        await renew();
+        await renewForKey();
         if (keys === tried) throw error;
         return (await jwtVerify(token, keys, options)).payload;
       }

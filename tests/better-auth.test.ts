@@ -1,9 +1,11 @@
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
-import { betterAuth } from "better-auth";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { type BetterAuthOptions, betterAuth } from "better-auth";
 import { memoryAdapter } from "better-auth/adapters/memory";
 import { jwt } from "better-auth/plugins";
-import { SignJWT } from "jose";
-import { SETTINGS, start } from "./harness.ts";
+import { decodeProtectedHeader, SignJWT } from "jose";
+import { SETTINGS, service as shared, start } from "./harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -13,32 +15,32 @@ afterAll(() => Promise.all(stops.map((stop) => stop())));
 
 type Algorithm = "EdDSA" | "ES256" | "ES512" | "RS256" | "PS256";
 
-/** A real Better Auth server, and the number of times that its JWKS was asked for. */
-function betterAuthServer(alg: Algorithm) {
+type Auth = { handler(request: Request): Promise<Response> };
+
+/** A server on a port of its own for what is made for its address, and the number of requests for its JWKS. */
+async function serve(make: (url: string) => Auth | Promise<Auth>) {
   let fetches = 0;
+  let auth: Auth;
   const server = Bun.serve({
     hostname: "127.0.0.1",
     port: 0,
     async fetch(request): Promise<Response> {
       if (request.url.endsWith("/jwks")) fetches++;
-      return handler(request);
+      return auth.handler(request);
     },
   });
   stops.push(() => server.stop(true));
   const url: string = `http://127.0.0.1:${server.port}`;
-  const { handler } = betterAuth({
-    baseURL: url,
-    secret: SETTINGS.BETTER_AUTH_SECRET,
-    database: memoryAdapter({ user: [], session: [], account: [], verification: [], jwks: [] }),
-    emailAndPassword: { enabled: true },
-    rateLimit: { enabled: false },
-    telemetry: { enabled: false },
-    plugins: [jwt({ jwks: { keyPairConfig: { alg } } })],
-  });
+  auth = await make(url);
+  const tokenFor = async (cookie: string) => {
+    const answer = await fetch(`${url}/api/auth/token`, { headers: { cookie } });
+    return ((await answer.json()) as { token: string }).token;
+  };
   return {
     url,
     fetches: () => fetches,
     stop: () => server.stop(true),
+    tokenFor,
     async signUp() {
       const answer = await fetch(`${url}/api/auth/sign-up/email`, {
         method: "POST",
@@ -50,16 +52,60 @@ function betterAuthServer(alg: Algorithm) {
         }),
       });
       const { user } = (await answer.json()) as { user: { id: string } };
-      const cookie = answer.headers
-        .getSetCookie()
-        .map((line) => line.split(";")[0])
-        .join("; ");
-      const { token } = (await (await fetch(`${url}/api/auth/token`, { headers: { cookie } })).json()) as {
-        token: string;
-      };
-      return { id: user.id, token };
+      const cookies = answer.headers.getSetCookie().map((line) => line.split(";")[0] ?? "");
+      const cookie = cookies.join("; ");
+      return { id: user.id, cookies, cookie, token: await tokenFor(cookie) };
     },
   };
+}
+
+const emptyDatabase = () => ({ user: [], session: [], account: [], verification: [], jwks: [] as object[] });
+
+/** Better Auth with its `jwt` plugin as it comes, but for the algorithm. */
+const betterAuthServer = (
+  alg: Algorithm,
+  database = emptyDatabase(),
+  options: Partial<BetterAuthOptions> = {},
+) =>
+  serve((baseURL) =>
+    betterAuth({
+      baseURL,
+      secret: SETTINGS.BETTER_AUTH_SECRET,
+      database: memoryAdapter(database),
+      emailAndPassword: { enabled: true },
+      rateLimit: { enabled: false },
+      telemetry: { enabled: false },
+      plugins: [jwt({ jwks: { keyPairConfig: { alg } } })],
+      ...options,
+    }),
+  );
+
+/** The README's `lib/auth.ts` as it stands, with a `database.ts` beside it. */
+async function recipe(url: string): Promise<Auth> {
+  const readme = await Bun.file(new URL("../README.md", import.meta.url)).text();
+  const block = /### The shared secret.*?```ts\n(.*?)```/s.exec(readme)?.[1] ?? "";
+  // Where its imports are found, and nothing is under version control.
+  const directory = join(import.meta.dir, "../node_modules", `.recipe-${crypto.randomUUID()}`);
+  stops.push(() => rm(directory, { recursive: true, force: true }));
+  await Bun.write(join(directory, "auth.ts"), block);
+  await Bun.write(
+    join(directory, "database.ts"),
+    `import { memoryAdapter } from "better-auth/adapters/memory";
+     export const database = memoryAdapter(${JSON.stringify(emptyDatabase())});`,
+  );
+  const { BETTER_AUTH_URL, BETTER_AUTH_SECRET } = process.env;
+  Object.assign(process.env, { BETTER_AUTH_URL: url, BETTER_AUTH_SECRET: SETTINGS.BETTER_AUTH_SECRET });
+  try {
+    return ((await import(join(directory, "auth.ts"))) as { auth: Auth }).auth;
+  } finally {
+    restore("BETTER_AUTH_URL", BETTER_AUTH_URL);
+    restore("BETTER_AUTH_SECRET", BETTER_AUTH_SECRET);
+  }
+}
+
+function restore(name: string, value: string | undefined) {
+  if (value === undefined) delete process.env[name];
+  else process.env[name] = value;
 }
 
 async function serviceFor(server: { url: string }, settings: Record<string, string> = {}) {
@@ -72,7 +118,7 @@ async function serviceFor(server: { url: string }, settings: Record<string, stri
 test.each(["EdDSA", "ES256", "ES512", "RS256", "PS256"] as const)(
   "a token signed %s is taken",
   async (alg) => {
-    const server = betterAuthServer(alg);
+    const server = await betterAuthServer(alg);
     const list = await serviceFor(server);
     const { id, token } = await server.signUp();
     expect((await list(id, token)).status).toBe(200);
@@ -81,7 +127,7 @@ test.each(["EdDSA", "ES256", "ES512", "RS256", "PS256"] as const)(
 );
 
 test("warm keys outlive an outage, and without any the answer is 503", async () => {
-  const server = betterAuthServer("EdDSA");
+  const server = await betterAuthServer("EdDSA");
   const warm = await serviceFor(server);
   const cold = await serviceFor(server);
   const [first, second] = [await server.signUp(), await server.signUp()];
@@ -95,14 +141,14 @@ test("warm keys outlive an outage, and without any the answer is 503", async () 
 }, 20_000);
 
 test("a token of another issuer is refused", async () => {
-  const server = betterAuthServer("EdDSA");
+  const server = await betterAuthServer("EdDSA");
   const list = await serviceFor(server, { JWT_ISSUER: "https://elsewhere.example.com" });
   const { id, token } = await server.signUp();
   expect((await list(id, token)).status).toBe(401);
 }, 20_000);
 
 test("thirty unknown keys cause at most four requests, and HS256 by the public keys is refused", async () => {
-  const server = betterAuthServer("EdDSA");
+  const server = await betterAuthServer("EdDSA");
   const list = await serviceFor(server);
   const { id, token } = await server.signUp();
   expect((await list(id, token)).status).toBe(200);
@@ -125,3 +171,66 @@ test("thirty unknown keys cause at most four requests, and HS256 by the public k
     .sign(jwks);
   expect((await list(id, forged)).status).toBe(401);
 }, 20_000);
+
+test("the README's recipe issues HS256 tokens that a service with the same secret takes", async () => {
+  const server = await serve(recipe);
+  const { id, token } = await server.signUp();
+  expect(decodeProtectedHeader(token).alg).toBe("HS256");
+  const answer = await fetch(`${shared.url}/api/${id}/tasks`, {
+    headers: { authorization: `Bearer ${token}` },
+  });
+  expect(answer.status).toBe(200);
+});
+
+test("with both configured, a token of either kind is taken", async () => {
+  const published = await betterAuthServer("EdDSA");
+  const secret = await serve(recipe);
+  const service = await start({
+    BETTER_AUTH_JWKS_URL: `${published.url}/api/auth/jwks`,
+  });
+  stops.push(service.stop);
+  const users = [await published.signUp(), await secret.signUp()];
+  const answers = await Promise.all(
+    users.map(({ id, token }) =>
+      fetch(`${service.url}/api/${id}/tasks`, { headers: { authorization: `Bearer ${token}` } }),
+    ),
+  );
+  expect(answers.map(({ status }) => status)).toEqual([200, 200]);
+});
+
+test("a key made while the service runs is found at its first use", async () => {
+  const database = emptyDatabase();
+  const server = await betterAuthServer("EdDSA", database);
+  const list = await serviceFor(server);
+  const { id, cookie, token } = await server.signUp();
+  expect((await list(id, token)).status).toBe(200);
+  database.jwks.length = 0;
+  const rotated = await server.tokenFor(cookie);
+  expect(decodeProtectedHeader(rotated).kid).not.toBe(decodeProtectedHeader(token).kid);
+  expect((await list(id, rotated)).status).toBe(200);
+});
+
+test("a token from an e-mail-verification link is refused", async () => {
+  const sent: string[] = [];
+  const server = await betterAuthServer("EdDSA", emptyDatabase(), {
+    emailVerification: {
+      sendOnSignUp: true,
+      sendVerificationEmail: async ({ token }) => void sent.push(token),
+    },
+  });
+  const list = await serviceFor(server);
+  const { id } = await server.signUp();
+  expect(decodeProtectedHeader(sent[0] ?? "").alg).toBe("HS256");
+  expect((await list(id, sent[0] ?? "")).status).toBe(401);
+});
+
+test("the token of a cookie cache is refused", async () => {
+  const server = await betterAuthServer("EdDSA", emptyDatabase(), {
+    session: { cookieCache: { enabled: true, strategy: "jwt" } },
+  });
+  const list = await serviceFor(server);
+  const { id, cookies } = await server.signUp();
+  const cached = cookies.find((cookie) => cookie.includes("session_data="))?.split("=")[1] ?? "";
+  expect(decodeProtectedHeader(cached).alg).toBe("HS256");
+  expect((await list(id, cached)).status).toBe(401);
+});
