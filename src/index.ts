@@ -25,8 +25,7 @@ const commands: Record<string, Command> = {
     async run() {
       const { connect, migrate } = await import("./db/index.ts");
       const db = await connect(await settings());
-      await migrate(db);
-      await db.close();
+      await migrate(db).finally(() => db.close());
       return `The schema is up to date: ${db.label}`;
     },
   },

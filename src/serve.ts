@@ -68,7 +68,7 @@ async function untilThere(work: () => Promise<void>, log: Logger): Promise<void>
       return await work();
     } catch (error) {
       const { name, code, outage } = causeOf(error);
-      if (!outage) throw new Error(`The schema can't be brought up to date: ${name} ${code ?? ""}`);
+      if (!outage) throw error;
       logOutage("start", { error: name, code }, "waiting for the database");
       await Bun.sleep(RETRY_AFTER);
     }
