@@ -1,5 +1,5 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadConfig } from "../src/config.ts";
@@ -29,5 +29,17 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   expect(await taskStore(second.orm)("somebody").find(id)).toMatchObject({ title: "kept" });
   expect(await taskStore(second.orm)("somebody else").find(id)).toBeUndefined();
   await second.close();
+  rmSync(folder, { recursive: true });
+});
+
+test("a directory that holds no database is an error, and is left free", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+  const config = loadConfig({ DATABASE_URL: `pglite://${folder}` });
+  writeFileSync(join(folder, "postgres"), "not a database");
+  expect(connect(config)).rejects.toThrow();
+  await connect(config).catch(() => {});
+  rmSync(join(folder, "postgres"));
+  const db = await connect(config);
+  await db.close();
   rmSync(folder, { recursive: true });
 });
