@@ -35,7 +35,7 @@ export function postgres(url: string, { size, overflow, prePing, recycleSeconds 
       // Nothing at all came back meanwhile: these connections are dead, though nobody has said so.
       if (lastAnswer < began && asked === pool) {
         pool = open();
-        void asked.close({ timeout: 0 });
+        asked.close({ timeout: 0 }).catch(() => {});
       }
       reject(new DatabaseTimeout());
     }, ANSWER_WITHIN);
