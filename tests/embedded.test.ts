@@ -2,6 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sql } from "drizzle-orm";
 import { loadConfig } from "../src/config.ts";
 import { connect, migrate, ping } from "../src/db/index.ts";
 import { taskStore } from "../src/tasks/store.ts";
@@ -42,4 +43,15 @@ test("a directory that holds no database is an error, and is left free", async (
   const db = await connect(config);
   await db.close();
   rmSync(folder, { recursive: true });
+});
+
+test("a migration that can't be applied is told in Postgres's words, and leaves nothing behind", async () => {
+  const db = await connect(loadConfig({ DATABASE_URL: "memory://" }));
+  await db.orm.execute(sql`create table tasks (somebody_elses int)`);
+  expect(migrate(db)).rejects.toThrow(`can't be brought up to date: relation "tasks" already exists`);
+  await migrate(db).catch(() => {});
+  await db.orm.execute(sql`drop table tasks`);
+  await migrate(db);
+  await ping(db);
+  await db.close();
 });

@@ -2,9 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { SQL } from "bun";
 import type { Task } from "../src/tasks/model.ts";
-import { databaseSettings, hasServer } from "./database.ts";
 import { COMMAND, SETTINGS, spawnService } from "./harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
@@ -272,22 +270,5 @@ test.skipIf(process.env.TEST_COMMAND === undefined)(
     writeFileSync(join(cwd, "preload.ts"), "process.exit(7);\n");
     const { exitCode, out } = await run(["token", "demo"], { BETTER_AUTH_SECRET }, cwd);
     expect([exitCode, out]).toEqual([0, expect.stringMatching(/^eyJ/)]);
-  },
-);
-
-test.skipIf(!hasServer)(
-  "a migration that can't be applied is told in Postgres's words, and ends the start",
-  async () => {
-    const { DATABASE_URL = "" } = await databaseSettings();
-    const client = new SQL({ url: DATABASE_URL, max: 1 });
-    await client`create table tasks (somebody_elses int)`;
-    await client.close();
-    for (const word of ["migrate", "serve"]) {
-      const { exitCode, err } = await run([word], { ...SETTINGS, DATABASE_URL, PORT: "0" });
-      expect([exitCode, err]).toEqual([
-        1,
-        expect.stringMatching(/can't be brought up to date: relation "tasks" already exists\n$/),
-      ]);
-    }
   },
 );
