@@ -114,6 +114,23 @@ describe("a failure", () => {
     expect(answers.map(({ status }) => status)).toEqual([401, 403, 404, 405, 422, 200, 503]);
   });
 
+  test("of a connection that had died is not met by a read, which is asked again; a write is not", async () => {
+    const asked: string[] = [];
+    const app = appWhoseDatabase(() => {
+      asked.push("query");
+      return asked.length % 2 === 1
+        ? Promise.reject(Object.assign(new Error("died"), { code: "57P01" }))
+        : Promise.resolve({ rows: [] });
+    });
+    const user = await service.newcomer();
+    const there = new User(app.url, user.id, user.token);
+    expect((await there.get()).status).toBe(200);
+    expect(asked.length).toBe(2);
+    expect((await there.post({ title: "x" })).status).toBe(503);
+    expect(asked.length).toBe(3);
+    await app.stop();
+  });
+
   test("to answer a probe within a second is 503", async () => {
     const app = appWhoseDatabase(() => new Promise(() => {}));
     const began = performance.now();

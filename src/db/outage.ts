@@ -20,6 +20,27 @@ export function causeOf(error: unknown): Cause {
 }
 
 /**
+ * Does what only reads, and does it again if its connection turns out to have died: one that was idle may have,
+ * a moment before it was used. A write is never repeated, since it may have been done.
+ */
+export async function reading<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isLostConnection(error)) throw error;
+    return read();
+  }
+}
+
+function isLostConnection(error: unknown): boolean {
+  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  return (
+    /^(08|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED)/.test(codeOf(cause) ?? "") ||
+    (cause instanceof Error && /connection terminated/i.test(cause.message))
+  );
+}
+
+/**
  * SQLSTATE classes 08 (connection), 53 (resources), 57P0x (shutdown, crash, starting up), 57014 (statement
  * timeout), 58 (system), 28 (login refused), 3D000 (no such database), 25006 (read-only: a replica after failover).
  */

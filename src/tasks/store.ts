@@ -1,5 +1,6 @@
 import { and, asc, desc, eq, ilike, or, type SQL, sql } from "drizzle-orm";
 import type { Database } from "../db/index.ts";
+import { reading } from "../db/outage.ts";
 import { tasks } from "../db/schema.ts";
 import { cursorAfter, type Order, type Place, type Sort } from "./cursor.ts";
 import type { Listing, NewTask, Task, TaskChanges } from "./model.ts";
@@ -46,15 +47,14 @@ export function taskStore(db: Database["orm"]): (owner: string) => Tasks {
       };
       const matching = { status, searched: Boolean(search) };
       // One more than asked for tells whether more follow.
-      const rows = await statements
-        .page({ ...matching, sort, order, continued: after !== undefined })
-        .execute({ ...filter, ...after, limit: limit + 1 });
+      const query = statements.page({ ...matching, sort, order, continued: after !== undefined });
+      const rows = await reading(() => query.execute({ ...filter, ...after, limit: limit + 1 }));
       const tasks = rows.slice(0, limit);
       const last = tasks.at(-1);
       const next = rows.length > limit && last ? cursorAfter(last, sort, order) : undefined;
       // The first page, if nothing follows, is everything.
       if (next === undefined && after === undefined) return { tasks, total: tasks.length, next };
-      const [counted] = await statements.count(matching).execute(filter);
+      const [counted] = await reading(() => statements.count(matching).execute(filter));
       return { tasks, total: counted?.total ?? 0, next };
     },
 
@@ -65,7 +65,7 @@ export function taskStore(db: Database["orm"]): (owner: string) => Tasks {
     },
 
     async find(id) {
-      const [task] = await statements.find.execute({ owner, id });
+      const [task] = await reading(() => statements.find.execute({ owner, id }));
       return task;
     },
 
