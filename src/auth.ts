@@ -34,7 +34,8 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
         set.headers["www-authenticate"] = "Bearer";
         return problem({ set }, 401, "Sign in: a valid bearer token is required");
       }
-      if (session.userId !== params.user_id) return problem({ set }, 403, "These are not your tasks");
+      if (session.userId !== params.user_id || isMangled(params.user_id, request.url))
+        return problem({ set }, 403, "These are not your tasks");
       return { userId: session.userId };
     });
 };
@@ -45,3 +46,6 @@ const UNUSED = crypto.randomUUID();
 /** RFC 6750, section 2.1; the scheme is case-insensitive (RFC 9110, section 11.1). */
 const bearerToken = (authorization: string | null) =>
   authorization === null ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];
+
+/** What can't be decoded arrives as U+FFFD, which is an id only where it was written as one. */
+const isMangled = (id: string, url: string) => id.includes("\ufffd") && !/%ef%bf%bd/i.test(url);

@@ -192,6 +192,12 @@ describe("the user of the path", () => {
     expect(await statusOf(forge(claims({ sub })), id)).toBe(403);
   });
 
+  test.each(["%ff", "%zz", "%c3%28"])("that can't be decoded, %s, is nobody's", async (segment) => {
+    const headers = { authorization: `Bearer ${forge(claims({ sub: "\ufffd" }))}` };
+    expect((await fetch(`${service.url}/api/${segment}/tasks`, { headers })).status).toBe(403);
+    expect((await fetch(`${service.url}/api/%ef%bf%bd/tasks`, { headers })).status).toBe(200);
+  });
+
   test("that is longer than an id can be is 422, for its own owner", async () => {
     const id = "x".repeat(256);
     expect(await statusOf(forge(claims({ sub: id })), id)).toBe(422);

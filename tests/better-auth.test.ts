@@ -29,7 +29,8 @@ async function serve(make: (url: string) => Auth | Promise<Auth>) {
       return auth.handler(request);
     },
   });
-  stops.push(() => server.stop(true));
+  // Not waited for: Bun's promise waits for connections that another process keeps.
+  stops.push(() => void server.stop(true));
   const url: string = `http://127.0.0.1:${server.port}`;
   auth = await make(url);
   const tokenFor = async (cookie: string) => {
@@ -39,7 +40,7 @@ async function serve(make: (url: string) => Auth | Promise<Auth>) {
   return {
     url,
     fetches: () => fetches,
-    stop: () => server.stop(true),
+    stop: () => void server.stop(true),
     tokenFor,
     async signUp() {
       const answer = await fetch(`${url}/api/auth/sign-up/email`, {
@@ -132,20 +133,20 @@ test("warm keys outlive an outage, and without any the answer is 503", async () 
   const cold = await serviceFor(server);
   const [first, second] = [await server.signUp(), await server.signUp()];
   expect((await warm(first.id, first.token)).status).toBe(200);
-  await server.stop();
+  server.stop();
   expect((await warm(second.id, second.token)).status).toBe(200);
   const answer = await cold(first.id, first.token);
   expect(answer.status).toBe(503);
   expect(answer.headers.get("retry-after")).toBe("5");
   expect(answer.headers.get("content-type")).toContain("application/problem+json");
-}, 20_000);
+});
 
 test("a token of another issuer is refused", async () => {
   const server = await betterAuthServer("EdDSA");
   const list = await serviceFor(server, { JWT_ISSUER: "https://elsewhere.example.com" });
   const { id, token } = await server.signUp();
   expect((await list(id, token)).status).toBe(401);
-}, 20_000);
+});
 
 test("thirty unknown keys cause at most four requests, and HS256 by the public keys is refused", async () => {
   const server = await betterAuthServer("EdDSA");
@@ -170,7 +171,7 @@ test("thirty unknown keys cause at most four requests, and HS256 by the public k
     .setExpirationTime("5m")
     .sign(jwks);
   expect((await list(id, forged)).status).toBe(401);
-}, 20_000);
+});
 
 test("the README's recipe issues HS256 tokens that a service with the same secret takes", async () => {
   const server = await serve(recipe);

@@ -33,7 +33,7 @@ async function frontEnd() {
     fetch: (request): Response | Promise<Response> =>
       new URL(request.url).pathname === "/" ? new Response(page) : auth.handler(request),
   });
-  stops.push(() => server.stop(true));
+  stops.push(() => void server.stop(true));
   const listed: string = `http://127.0.0.1:${server.port}`;
   const unlisted: string = `http://localhost:${server.port}`;
   const auth = betterAuth({
