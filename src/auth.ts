@@ -24,7 +24,6 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
         const message = `refused: ${detail === undefined ? reason : `${reason}, ${detail}`}`;
         logRefusal(reason, { request_id: set.headers["x-request-id"] }, message);
         if (session.unreachable) {
-          set.headers["retry-after"] = "5";
           return problem(
             { set },
             503,

@@ -24,7 +24,6 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       const line = { error: name, code: errorCode, request_id: set.headers["x-request-id"] };
       if (outage) {
         logOutage(`${name} ${errorCode}`, line, "the database did not answer");
-        set.headers["retry-after"] = "5";
         return fail(
           { set },
           503,

@@ -41,7 +41,6 @@ export const health = (db: Database, phase: () => Phase) =>
       "/health/ready",
       async ({ set }) => {
         if (phase() === "serving" && (await answers(db))) return HEALTHY;
-        set.headers["retry-after"] = "5";
         return problem({ set }, 503, NOT_READY[phase()]);
       },
       {

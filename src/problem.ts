@@ -34,10 +34,17 @@ export const Problem = Type.Object(
 type Failure = 400 | 401 | 403 | 404 | 405 | 413 | 415 | 422 | 500 | 503;
 type Answer = Pick<Context, "set">;
 
-/** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */
+/** After how many seconds a client that was answered 503 may try again. */
+const RETRY_AFTER = "5";
+
+/**
+ * Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body.
+ * Every 503 says when to try again.
+ */
 export function fail({ set }: Answer, code: Failure, detail: string, errors?: Violation[]) {
   set.status = code;
   set.headers["content-type"] = "application/problem+json";
+  if (code === 503) set.headers["retry-after"] = RETRY_AFTER;
   return {
     type: "about:blank" as const,
     title: STATUS_CODES[code] ?? "Error",
