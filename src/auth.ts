@@ -12,7 +12,7 @@ import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
  */
 export const auth = (settings: Config["jwt"], log: Logger) => {
   const verify = tokenVerifier(settings);
-  const logRefusal = sparingly((fields, message) => log.warn(fields, message));
+  const logRefusal = sparingly(log.warning);
   return new Elysia({ name: "auth", seed: settings })
     .use(jwt({ name: "jwt", secret: settings.secret ?? UNUSED, alg: settings.algorithm }))
     .derive({ as: "scoped" }, async ({ jwt, request, params, set }) => {

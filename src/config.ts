@@ -49,7 +49,7 @@ export class ConfigError extends Error {
 
 /** RFC 7518, section 3.2: the key is at least as long as the hash. */
 const SECRET_BYTES = { HS256: 32, HS384: 48, HS512: 64 };
-const LOG_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] as const;
+export const LOG_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] as const;
 /** Where the embedded database and the made-up secret are kept in development. */
 export const DATA_DIRECTORY = ".data";
 

@@ -8,7 +8,7 @@ import { fail } from "./problem.ts";
  * rest is a bug of ours. The log has the cause, the caller never has.
  */
 export const failures = (log: Logger, methodsOf: (path: string) => string[]) => {
-  const logOutage = sparingly((fields, message) => log.error(fields, message));
+  const logOutage = sparingly(log.error);
   return new Elysia({ name: "failures", seed: log }).onError(
     { as: "global" },
     ({ code, error, set, path }) => {

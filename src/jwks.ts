@@ -3,7 +3,7 @@ import { createLocalJWKSet, errors, jwtVerify } from "jose";
 
 /** All in milliseconds: keys this old are renewed in the background, and not used unless renewal fails. */
 const RENEW_AFTER = 300_000;
-export const FRESH_FOR = 600_000;
+const FRESH_FOR = 600_000;
 /** How long nothing is asked again: for a key that wasn't there, after a failure, and while there are no keys. */
 const PAUSE = 30_000;
 const PAUSE_WITHOUT_KEYS = 1_000;

@@ -25,6 +25,7 @@ const RETRY_AFTER = 1000;
 export async function serve(config: Config): Promise<void> {
   const stop = stopSignal();
   const log = createLogger(config.logLevel, process.stdout.isTTY);
+  process.on("exit", log.flush);
   const db = await connect(config);
 
   let phase: Phase = "starting";
@@ -48,8 +49,7 @@ export async function serve(config: Config): Promise<void> {
   if (signal === "SIGTERM") await Bun.sleep(LINGER);
   await app.stop();
   await db.close();
-  log.info("stopped");
-  log.flush();
+  log.info({}, "stopped");
 
   /** Makes the schema what this program needs, as soon as there is a database. Fails if that can't be done. */
   async function prepare() {
@@ -62,7 +62,7 @@ export async function serve(config: Config): Promise<void> {
 
 /** Does the work, again and again while the database is away. Any other failure is final. */
 async function untilThere(work: () => Promise<void>, log: Logger): Promise<void> {
-  const logOutage = sparingly((fields, message) => log.error(fields, message));
+  const logOutage = sparingly(log.error);
   for (;;) {
     try {
       return await work();
