@@ -22,7 +22,7 @@ export interface Dependencies {
 /** The whole service, in the order in which a request meets it. Listens to nothing by itself. */
 export function createApp({ config, db, log, phase }: Dependencies) {
   const probes = health(db, phase);
-  const tasks = taskRoutes(auth(config.jwt, log), taskStore(db.orm));
+  const tasks = taskRoutes(auth(config.jwt, log), taskStore(db));
 
   const app = new Elysia({
     // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.

@@ -62,9 +62,10 @@ const commands: Record<string, Command> = {
         import("./log.ts"),
         import("drizzle-orm/pg-proxy"),
       ]);
+      const none = () => Promise.reject();
       const app = createApp({
         config: loadConfig({ BETTER_AUTH_SECRET: crypto.randomUUID() }),
-        db: { orm: drizzle(() => Promise.reject()), label: "none", close: async () => {} },
+        db: { orm: drizzle(none), query: none, quick: none, label: "none", close: none },
         log: createLogger("CRITICAL", false),
         phase: () => "serving",
       });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { drizzle } from "drizzle-orm/pglite";
+import { drizzle } from "drizzle-orm/pg-proxy";
 import { createApp } from "../src/app.ts";
 import { createLogger } from "../src/log.ts";
 import { service, start, User } from "./harness.ts";
@@ -10,10 +10,8 @@ const cors = (answer: Response) =>
 
 /** The real app on a database that fails in this way. */
 function appWhoseDatabase(fails: () => unknown) {
-  const client = { query: fails, transaction: fails };
-  // As much of PGlite as a query reaches.
-  const orm = drizzle({ client: client as never });
-  const db = { orm, label: "broken", close: async () => {} };
+  const fail = async () => fails() as never;
+  const db = { orm: drizzle(fail), query: fail, quick: fail, label: "broken", close: fail };
   const lines: string[] = [];
   const log = Object.assign(createLogger("ERROR", false), {
     error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),
@@ -120,7 +118,7 @@ describe("a failure", () => {
       asked.push("query");
       return asked.length % 2 === 1
         ? Promise.reject(Object.assign(new Error("died"), { code: "57P01" }))
-        : Promise.resolve({ rows: [] });
+        : Promise.resolve([]);
     });
     const user = await service.newcomer();
     const there = new User(app.url, user.id, user.token);

@@ -21,14 +21,14 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   await migrate(first);
   await migrate(first);
   await ping(first);
-  const { id } = await taskStore(first.orm)("somebody").create({ title: "kept" });
+  const { id } = await taskStore(first)("somebody").create({ title: "kept" });
   expect(connect(config)).rejects.toThrow("in use by another process");
   await first.close();
 
   const second = await connect(config);
   await migrate(second);
-  expect(await taskStore(second.orm)("somebody").find(id)).toMatchObject({ title: "kept" });
-  expect(await taskStore(second.orm)("somebody else").find(id)).toBeUndefined();
+  expect(await taskStore(second)("somebody").find(id)).toMatchObject({ title: "kept" });
+  expect(await taskStore(second)("somebody else").find(id)).toBeUndefined();
   await second.close();
   rmSync(folder, { recursive: true });
 });

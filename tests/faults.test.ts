@@ -175,6 +175,53 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
     },
   );
 
+  test.each(drivers)("whose connections have frozen is reached over new ones: %s", async (_, settings) => {
+    const network = relay(server.port);
+    const url = server.url.replace(String(server.port), String(network.port));
+    await served({ ...settings, DATABASE_URL: url }, async (_service, user) => {
+      await user.get();
+      network.freeze();
+      // Each of those that were open takes one down with it.
+      const unlucky: Promise<number>[] = [];
+      for (let i = 0; i < 4; i++) {
+        unlucky.push(statusOf(user.get()));
+        await Bun.sleep(50);
+      }
+      const began = performance.now();
+      const answers = await Promise.all(Array.from({ length: 20 }, () => statusOf(user.get())));
+      expect(new Set(answers)).toEqual(new Set([200]));
+      expect(performance.now() - began).toBeLessThan(1000);
+      expect(await Promise.all(unlucky)).toContain(503);
+      expect(await untilAnswered(() => user.get())).toBeLessThan(1000);
+    });
+    network.stop();
+  });
+
+  test.each(drivers)("with a row that is locked lets other rows be changed: %s", (_, settings) =>
+    served(settings, async (_service, user) => {
+      const [locked, other] = await Promise.all([user.task(), user.task()]);
+      const client = new SQL({ url: server.url, max: 1 });
+      const released = Promise.withResolvers<void>();
+      const holding = client.begin(async (transaction) => {
+        await transaction`select from tasks where id = ${locked.id} for update`;
+        await released.promise;
+      });
+      await Bun.sleep(100);
+      const waiting = user.complete(locked.id);
+      await Bun.sleep(100);
+      const began = performance.now();
+      for (let i = 0; i < 5; i++) {
+        const answers = await Promise.all(Array.from({ length: 8 }, () => statusOf(user.complete(other.id))));
+        expect(new Set(answers)).toEqual(new Set([200]));
+      }
+      expect(performance.now() - began).toBeLessThan(1000);
+      released.resolve();
+      expect(await statusOf(waiting)).toBe(200);
+      await holding;
+      await client.close();
+    }),
+  );
+
   test.each(drivers)("serves 120 requests at once over a pool of five: %s", (_, settings) =>
     served({ ...settings, DB_POOL_SIZE: "5", DB_MAX_OVERFLOW: "0" }, async (_service, user) => {
       const answers = await Promise.all(

@@ -2,7 +2,6 @@ import { afterAll } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect, migrate } from "../src/db/index.ts";
-import type { Phase } from "../src/health.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { signToken } from "../src/tokens.ts";
@@ -83,9 +82,8 @@ await migrate(db);
 /** The real app, listening on a port of its own, in this process. */
 async function startInProcess(settings: Record<string, string> = {}) {
   const config = loadConfig({ ...SETTINGS, ...settings });
-  let phase: Phase = "serving";
   const log = createLogger(config.logLevel, false);
-  const app = createApp({ config, db, log, phase: () => phase }).listen({
+  const app = createApp({ config, db, log, phase: () => "serving" }).listen({
     hostname: "127.0.0.1",
     port: 0,
   });
@@ -94,9 +92,6 @@ async function startInProcess(settings: Record<string, string> = {}) {
     url,
     config,
     db,
-    drain: () => {
-      phase = "stopping";
-    },
     stop: () => app.stop(true),
     newcomer: newcomerOf(url, config),
   };

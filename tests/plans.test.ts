@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { PGlite } from "@electric-sql/pglite";
-import { drizzle } from "drizzle-orm/pglite";
-import { migrate } from "../src/db/index.ts";
+import { loadConfig } from "../src/config.ts";
+import { connect, type Database, migrate, type Query } from "../src/db/index.ts";
 import { placeOf } from "../src/tasks/cursor.ts";
 import { taskStore } from "../src/tasks/store.ts";
 
@@ -21,24 +20,25 @@ interface Plan {
   Plans?: Plan[];
 }
 
-let client: PGlite;
+let db: Database;
 const asked: { text: string; values: unknown[] }[] = [];
 let tasks: ReturnType<ReturnType<typeof taskStore>>;
 
 beforeAll(async () => {
-  client = await PGlite.create();
-  const logger = { logQuery: (text: string, values: unknown[]) => void asked.push({ text, values }) };
-  const orm = drizzle({ client, logger });
-  await migrate({ orm, label: "", close: async () => {} });
-  await client.exec(`
+  db = await connect(loadConfig({ DATABASE_URL: "memory://" }));
+  await migrate(db);
+  await db.orm.execute(`
     insert into tasks (user_id, title, description, completed, created_at)
     select 'user' || n % ${USERS}, 'task ' || n, 'about milk', n % 3 = 0, now() - n * interval '1 minute'
-    from generate_series(1, ${USERS * EACH}) n;
-    analyze tasks;
-  `);
-  tasks = taskStore(orm)("user7");
+    from generate_series(1, ${USERS * EACH}) n`);
+  await db.orm.execute("analyze tasks");
+  const query: Query = (statement, values) => {
+    asked.push({ text: statement.text, values });
+    return db.query(statement, values);
+  };
+  tasks = taskStore({ orm: db.orm, query, quick: query })("user7");
 });
-afterAll(() => client.close());
+afterAll(() => db.close());
 
 const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
 
@@ -48,11 +48,11 @@ async function plansOf(operation: () => Promise<unknown>): Promise<Plan[]> {
   await operation();
   const plans: Plan[] = [];
   for (const { text, values } of asked.splice(0)) {
-    const explain = await client.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(
-      `explain (analyze, format json) ${text}`,
+    const [explain] = await db.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(
+      { name: "explain", text: `explain (analyze, format json) ${text}` },
       values,
     );
-    plans.push(...nodes(explain.rows[0]?.["QUERY PLAN"][0].Plan as Plan));
+    plans.push(...nodes(explain?.["QUERY PLAN"][0].Plan as Plan));
   }
   return plans;
 }

@@ -2,10 +2,11 @@
 export function relay(target: number) {
   type Peer = Bun.Socket<{ other?: Bun.Socket<unknown>; waiting: Uint8Array[] }>;
   const open = new Set<Peer>();
+  const frozen = new WeakSet<Peer>();
   let state: "open" | "stalled" | "refusing" = "open";
 
   const forward = (socket: Peer) => {
-    while (state === "open" && socket.data.waiting[0]) {
+    while (state === "open" && !frozen.has(socket) && socket.data.waiting[0]) {
       const chunk = socket.data.waiting[0];
       const written = Math.max(socket.data.other?.write(chunk) ?? 0, 0);
       if (written < chunk.length) {
@@ -61,6 +62,10 @@ export function relay(target: number) {
     /** Connections stay, and nothing goes through them any more. */
     stall() {
       state = "stalled";
+    },
+    /** Nothing goes any more through the connections that are open now. New ones work. */
+    freeze() {
+      for (const socket of open) frozen.add(socket);
     },
     restore() {
       state = "open";

@@ -6,7 +6,7 @@ import initdb from "@electric-sql/pglite/initdb.wasm" with { type: "file" };
 import data from "@electric-sql/pglite/pglite.data" with { type: "file" };
 import postgres from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
-import type { Database } from "./index.ts";
+import type { Database, Query, Statement } from "./index.ts";
 
 /**
  * A whole Postgres inside the process: PGlite, with its files in `directory`, or in memory without one.
@@ -32,14 +32,20 @@ export class DirectoryInUse extends Error {
   }
 }
 
-const database = (client: PGlite, label: string, unlock = () => {}): Database => ({
-  orm: drizzle({ client }),
-  label,
-  async close() {
-    await client.close();
-    unlock();
-  },
-});
+function database(client: PGlite, label: string, unlock = () => {}): Database {
+  const query: Query = async <Row>({ text }: Statement, values: unknown[]) =>
+    (await client.query<Row>(text, values)).rows;
+  return {
+    orm: drizzle({ client }),
+    query,
+    quick: query,
+    label,
+    async close() {
+      await client.close();
+      unlock();
+    },
+  };
+}
 
 /** PGlite looks for its parts beside its code, where a compiled program has none: here they are named. */
 const open = async (dataDir?: string) =>

@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { getTableName, sql } from "drizzle-orm";
 import { DrizzleQueryError } from "drizzle-orm/errors";
 import type { PgDatabase, PgDialect, PgQueryResultHKT, PgSession } from "drizzle-orm/pg-core";
 import type { Config } from "../config.ts";
@@ -6,9 +6,23 @@ import { causeOf } from "./outage.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
 import { tasks } from "./schema.ts";
 
-/** A Postgres, whichever driver reaches it. Times come back as ISO strings and ids as numbers from each. */
+/** A statement as it is sent. The name is for drivers that prepare it under one. */
+export interface Statement {
+  name: string;
+  text: string;
+}
+
+/** Sends a statement with its values; the rows are as the driver reads them. Fails as the driver fails. */
+export type Query = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
+
+/** A Postgres, whichever driver reaches it. */
 export interface Database {
+  /** Builds statements, and migrates. */
   readonly orm: PgDatabase<PgQueryResultHKT>;
+  /** For a statement that may take its time: a commit waits for the disk, an update for a lock, a search for itself. */
+  readonly query: Query;
+  /** For one that reads a range of an index, and waits for nobody. Many at once share a connection. */
+  readonly quick: Query;
   /** What it is and where, for people and logs. Holds no password. */
   readonly label: string;
   /** Waits for what is under way, then lets go of the database. */
@@ -30,9 +44,15 @@ export async function connect({ database, pool, neonProxy }: Config): Promise<Da
   }
 }
 
+/** Where a database is, for its label: without the password. */
+export function addressOf(url: string): string {
+  const { hostname, port, pathname } = new URL(url);
+  return `${hostname}:${port || 5432}${pathname}`;
+}
+
 /** Fails unless a query gets through to the database, and the schema is there. */
-export async function ping({ orm }: Database): Promise<void> {
-  await orm.execute(sql`select 1 from ${tasks} limit 1`);
+export async function ping({ quick }: Database): Promise<void> {
+  await quick({ name: "ping", text: `select 1 from ${getTableName(tasks)} limit 1` }, []);
 }
 
 /** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */

@@ -1,9 +1,8 @@
 import { neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
-import type { Database } from "./index.ts";
+import { addressOf, type Database, type Query } from "./index.ts";
 import { ANSWER_WITHIN, CONNECT_WITHIN, IDLE_WITHIN, STATEMENT_WITHIN } from "./limits.ts";
-import { describe } from "./postgres.ts";
 
 /** Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. */
 export function neon(
@@ -31,9 +30,12 @@ export function neon(
   // another. Without a listener it would end the process.
   pool.on("error", () => {});
   pool.on("connect", (client: PoolClient) => client.on("error", () => {}));
+  const query: Query = async (statement, values) => (await pool.query({ ...statement, values })).rows;
   return {
     orm: drizzle({ client: pool }),
-    label: describe(url).replace("PostgreSQL", "Neon"),
+    query,
+    quick: query,
+    label: `Neon at ${addressOf(url)}`,
     close: () => pool.end(),
   };
 }

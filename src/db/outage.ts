@@ -13,7 +13,7 @@ export interface Cause {
 
 /** Names the cause of a failure, and whether it is the database's absence (503) or a bug of ours (500). */
 export function causeOf(error: unknown): Cause {
-  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  const cause = unwrapped(error);
   const name = cause instanceof Error ? cause.name : typeof cause;
   const code = codeOf(cause);
   return { name, code, outage: isOutage(code, cause) };
@@ -33,7 +33,7 @@ export async function reading<T>(read: () => Promise<T>): Promise<T> {
 }
 
 function isLostConnection(error: unknown): boolean {
-  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  const cause = unwrapped(error);
   return (
     /^(08|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED)/.test(codeOf(cause) ?? "") ||
     (cause instanceof Error && /connection terminated/i.test(cause.message))
@@ -57,6 +57,9 @@ const isOutage = (code: string | undefined, cause: unknown) =>
       (typeof ErrorEvent === "function" && cause instanceof ErrorEvent) ||
       (cause instanceof Error && WITHOUT_CODE.test(cause.message))
     : OUTAGE.test(code);
+
+/** What the driver threw: Drizzle wraps the failure of a query, but not that of a BEGIN, a COMMIT or a connection. */
+const unwrapped = (error: unknown) => (error instanceof DrizzleQueryError ? error.cause : error);
 
 /** Bun.SQL keeps the SQLSTATE in `errno` and a name of its own in `code`; the others keep it in `code`. */
 function codeOf(cause: unknown): string | undefined {

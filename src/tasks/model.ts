@@ -98,6 +98,9 @@ export const OwnedTask = Type.Object(
   open,
 );
 
+/** How many tasks a list has at most, and unless it is asked for fewer. */
+export const MOST = 1000;
+
 export const Listing = Type.Object(
   {
     status: Type.Optional(
@@ -120,8 +123,8 @@ export const Listing = Type.Object(
     limit: Type.Optional(
       decimal({
         minimum: 1,
-        maximum: 1000,
-        default: 1000,
+        maximum: MOST,
+        default: MOST,
         description: "How many tasks to return at most.",
       }),
     ),

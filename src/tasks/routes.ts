@@ -5,7 +5,17 @@ import { jsonBody } from "../body.ts";
 import { invalid, Problem, problem } from "../problem.ts";
 import { violations } from "../validation.ts";
 import { placeOf } from "./cursor.ts";
-import { Completion, Listing, NewTask, Owned, OwnedTask, Task, TaskChanges, TaskList } from "./model.ts";
+import {
+  Completion,
+  Listing,
+  MOST,
+  NewTask,
+  Owned,
+  OwnedTask,
+  Task,
+  TaskChanges,
+  TaskList,
+} from "./model.ts";
 import type { Tasks } from "./store.ts";
 
 /** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
@@ -20,7 +30,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
         const { status = "all", sort = "created_at", order = "desc", search, cursor } = query;
         const after = cursor === undefined ? undefined : placeOf(cursor, sort, order);
         if (cursor !== undefined && after === undefined) return invalid({ set }, [FOREIGN_CURSOR]);
-        const limit = Number(query.limit ?? 1000);
+        const limit = Number(query.limit ?? MOST);
         const page = await tasks.list({ status, sort, order, search, limit, after });
         set.headers["x-total-count"] = String(page.total);
         if (page.next !== undefined) set.headers.link = `<${withCursor(request.url, page.next)}>; rel="next"`;
