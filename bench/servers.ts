@@ -1,0 +1,99 @@
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, truncateSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { SETTINGS } from "./data.ts";
+
+const root = join(import.meta.dir, "..");
+
+/** What is measured, and how it is started. */
+const SIDES: Record<string, string[]> = {
+  yardstick: ["bun", join(import.meta.dir, "yardstick.ts")],
+  source: ["bun", join(root, "src/index.ts"), "serve"],
+  binary: [join(root, "dist/tasks-api"), "serve"],
+  "Fastify + pg": ["bun", join(import.meta.dir, "peers/fastify.ts")],
+  "Hono + postgres.js": ["bun", join(import.meta.dir, "peers/hono.ts")],
+};
+
+export interface Server {
+  name: string;
+  pid: number;
+  port: number;
+  /** Empties its log, which would fill the disk. */
+  emptyLog(): void;
+  stop(): Promise<void>;
+}
+
+let nextPort = 18_400;
+const started = new Set<Server>();
+
+/** Ends what is still running. */
+export const stopAll = () => Promise.all([...started].map((server) => server.stop()));
+
+/** Starts a server on a port of its own, as an operator would: its output goes to a file. */
+export async function start(
+  name: string,
+  databaseUrl: string,
+  settings: Record<string, string> = {},
+  command = SIDES[name] ?? [],
+): Promise<Server> {
+  const port = nextPort++;
+  const file = join(tmpdir(), `tasks-api-bench-${process.pid}-${port}.log`);
+  const log = openSync(file, "a");
+  const child = Bun.spawn(command, {
+    env: {
+      PATH: process.env.PATH,
+      ...SETTINGS,
+      DATABASE_URL: databaseUrl,
+      HOST: "127.0.0.1",
+      PORT: String(port),
+      ...settings,
+    },
+    stdout: log,
+    stderr: "inherit",
+  });
+  closeSync(log);
+  const server: Server = {
+    name,
+    pid: child.pid,
+    port,
+    emptyLog: () => truncateSync(file),
+    async stop() {
+      started.delete(server);
+      child.kill("SIGINT");
+      await child.exited;
+      rmSync(file);
+    },
+  };
+  started.add(server);
+  const isUp = () =>
+    fetch(`http://127.0.0.1:${port}/health`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  for (let tries = 0; child.exitCode === null && tries < 200; tries++) {
+    if (await isUp()) return server;
+    await Bun.sleep(50);
+  }
+  throw new Error(`${name} does not start`);
+}
+
+/** CPU time that the process has used so far, user and system, in microseconds (10 ms apart). See proc(5). */
+export function cpuOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10_000;
+}
+
+/** The same, of each process of Postgres on this machine. None, if it is on another. */
+export function cpuOfPostgres(): Map<string, number> {
+  const used = new Map<string, number>();
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name)))
+    try {
+      if (readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "postgres") used.set(pid, cpuOf(Number(pid)));
+    } catch {} // It has ended meanwhile.
+  return used;
+}
+
+/** Memory that the process has resident, in MiB. */
+export const memoryOf = (pid: number) =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
