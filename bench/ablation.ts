@@ -1,17 +1,14 @@
-import { join } from "node:path";
 import type { BenchDatabase } from "./data.ts";
 import { measure, ratio, type Sample } from "./measure.ts";
 import { table, times } from "./report.ts";
 import { type Server, start } from "./servers.ts";
 
-const floor = ["bun", join(import.meta.dir, "floor.ts")];
-
 /** What `/health` costs as one thing after another that the contract asks for is added. Returns the table. */
 export async function ablation(database: BenchDatabase): Promise<string> {
   const steps: [string, () => Promise<Server>][] = [
-    ["by hand", () => start("floor", database.url, {}, floor)],
-    ["with a request id and three headers", () => start("floor", database.url, { WITH: "headers" }, floor)],
-    ["and a line in the log", () => start("floor", database.url, { WITH: "headers,log" }, floor)],
+    ["by hand", () => start("floor", database.url)],
+    ["with a request id and three headers", () => start("floor", database.url, { WITH: "headers" })],
+    ["and a line in the log", () => start("floor", database.url, { WITH: "headers,log" })],
     ["the service, without its log", () => start("binary", database.url, { LOG_LEVEL: "ERROR" })],
     ["the service", () => start("binary", database.url)],
   ];

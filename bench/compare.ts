@@ -3,11 +3,11 @@ import type { BenchDatabase } from "./data.ts";
 import { load } from "./load.ts";
 import { measure, type Sample } from "./measure.ts";
 import { type Request, refusals, scenarios } from "./scenarios.ts";
-import { type Server, start } from "./servers.ts";
+import { type Server, type Side, start } from "./servers.ts";
 
 export interface Options {
   /** The first is the one that the others are measured by. */
-  sides: string[];
+  sides: Side[];
   connections: number;
   seconds: number;
   rounds: number;

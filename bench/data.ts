@@ -32,7 +32,8 @@ export async function makeDatabase() {
   const name = `tasks_api_bench_${process.pid}`;
   await admin.unsafe(`create database ${name}`);
   const url = Object.assign(new URL(server), { pathname: `/${name}` }).href;
-  const schema = await connect(loadConfig({ ...SETTINGS, DATABASE_URL: url }));
+  const config = loadConfig({ ...SETTINGS, DATABASE_URL: url });
+  const schema = await connect(config);
   await migrate(schema);
   await schema.close();
   const sql = new SQL({ url, max: 1 });
@@ -55,11 +56,10 @@ export async function makeDatabase() {
       const rows: { user_id: string; ids: string }[] = await sql`
         select user_id, string_agg(id::text, ',') as ids from tasks
         where starts_with(user_id, ${prefix}) group by user_id`;
-      const { jwt } = loadConfig({ ...SETTINGS, DATABASE_URL: url });
       return Promise.all(
         rows.map(async ({ user_id: id, ids }) => ({
           id,
-          token: await signToken(id, jwt),
+          token: await signToken(id, config.jwt),
           tasks: ids.split(",").map(Number),
         })),
       );

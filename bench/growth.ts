@@ -1,5 +1,5 @@
+import { relay } from "../tests/relay.ts";
 import type { BenchDatabase, User } from "./data.ts";
-import { delayed } from "./delay.ts";
 import { measure, type Sample } from "./measure.ts";
 import { table, titleOf } from "./report.ts";
 import { type Request, request, scenarios } from "./scenarios.ts";
@@ -50,8 +50,10 @@ export async function growth(database: BenchDatabase): Promise<string> {
   await Promise.all([service.stop(), second.stop()]);
 
   for (const distance of [5, 20]) {
-    const network = delayed(database.url, distance);
-    const far = await start("binary", network.url);
+    const { hostname, port } = new URL(database.url);
+    const network = relay(Number(port || 5432), { hostname, roundTrip: distance });
+    const url = Object.assign(new URL(database.url), { host: `127.0.0.1:${network.port}` }).href;
+    const far = await start("binary", url);
     for (const kind of ["read", "mix"] as const)
       await add(`${titleOf(kind)}, Postgres ${distance} ms away`, near[kind], far);
     await far.stop();

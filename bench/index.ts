@@ -9,7 +9,7 @@ import { makeDatabase } from "./data.ts";
 import { growth } from "./growth.ts";
 import { memory } from "./memory.ts";
 import { circumstances, comparison, picture, save } from "./report.ts";
-import { stopAll } from "./servers.ts";
+import { type Side, stopAll } from "./servers.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,11 +24,6 @@ const { values, positionals } = parseArgs({
   },
 });
 const [command = "compare", ...only] = positionals;
-const [seconds, rounds, connections] = [values.seconds, values.rounds, values.connections].map(Number) as [
-  number,
-  number,
-  number,
-];
 
 if (values.save && only.length > 0) throw new Error("--save is for all scenarios");
 const built = Bun.spawnSync(["bun", "run", "build"], { cwd: join(import.meta.dir, "..") });
@@ -52,17 +47,19 @@ try {
 }
 
 async function run(): Promise<string> {
+  const [seconds, rounds] = [Number(values.seconds), Number(values.rounds)];
+  const connections = Number(values.connections);
   const load = { seconds, rounds, connections };
   const windows = `${connections} connections; medians of ${rounds} pairs of ${seconds} s windows, and their range.`;
   switch (command) {
     case "compare": {
-      const sides = ["yardstick", "source", "binary"];
+      const sides: Side[] = ["yardstick", "source", "binary"];
       const results = await compare(database, { sides, only, ...load });
       if (values.save) writeFileSync(join(import.meta.dir, "results.svg"), picture(results));
       return `${comparison(results)}\n\n${circumstances(database)} ${windows}`;
     }
     case "peers": {
-      const sides = ["yardstick", "binary", "Fastify + pg", "Hono + postgres.js"];
+      const sides: Side[] = ["yardstick", "binary", "Fastify + pg", "Hono + postgres.js"];
       const three = ["list20", "read", "create"];
       const results = await compare(database, { sides, only: three, partial: true, ...load });
       const { fastify, pg, hono, postgres } = devDependencies;

@@ -6,16 +6,19 @@ import { SETTINGS } from "./data.ts";
 const root = join(import.meta.dir, "..");
 
 /** What is measured, and how it is started. */
-const SIDES: Record<string, string[]> = {
+const SIDES = {
   yardstick: ["bun", join(import.meta.dir, "yardstick.ts")],
   source: ["bun", join(root, "src/index.ts"), "serve"],
   binary: [join(root, "dist/tasks-api"), "serve"],
   "Fastify + pg": ["bun", join(import.meta.dir, "peers/fastify.ts")],
   "Hono + postgres.js": ["bun", join(import.meta.dir, "peers/hono.ts")],
+  floor: ["bun", join(import.meta.dir, "floor.ts")],
 };
 
+export type Side = keyof typeof SIDES;
+
 export interface Server {
-  name: string;
+  name: Side;
   pid: number;
   port: number;
   /** Empties its log, which would fill the disk. */
@@ -31,15 +34,14 @@ export const stopAll = () => Promise.all([...started].map((server) => server.sto
 
 /** Starts a server on a port of its own, as an operator would: its output goes to a file. */
 export async function start(
-  name: string,
+  name: Side,
   databaseUrl: string,
   settings: Record<string, string> = {},
-  command = SIDES[name] ?? [],
 ): Promise<Server> {
   const port = nextPort++;
   const file = join(tmpdir(), `tasks-api-bench-${process.pid}-${port}.log`);
   const log = openSync(file, "a");
-  const child = Bun.spawn(command, {
+  const child = Bun.spawn(SIDES[name], {
     env: {
       PATH: process.env.PATH,
       ...SETTINGS,

@@ -1,6 +1,9 @@
-/** A TCP relay on loopback in front of a Postgres, that fails as networks do. */
-export function relay(target: number) {
-  type Peer = Bun.Socket<{ other?: Bun.Socket<unknown>; waiting: Uint8Array[] }>;
+/**
+ * A TCP relay on loopback in front of a Postgres, that fails as networks do. All of its round trip, in milliseconds,
+ * is on the way there.
+ */
+export function relay(target: number, { hostname = "127.0.0.1", roundTrip = 0 } = {}) {
+  type Peer = Bun.Socket<{ other?: Bun.Socket<unknown>; waiting: Uint8Array[]; delay: number }>;
   const open = new Set<Peer>();
   const frozen = new WeakSet<Peer>();
   let state: "open" | "stalled" | "refusing" = "open";
@@ -18,8 +21,13 @@ export function relay(target: number) {
   };
   const handlers = {
     data(socket: Peer, chunk: Uint8Array) {
-      socket.data.waiting.push(new Uint8Array(chunk));
-      forward(socket);
+      const copy = new Uint8Array(chunk);
+      const arrive = () => {
+        socket.data.waiting.push(copy);
+        forward(socket);
+      };
+      if (socket.data.delay === 0) arrive();
+      else setTimeout(arrive, socket.data.delay);
     },
     drain(socket: Peer) {
       if (socket.data.other) forward(socket.data.other as Peer);
@@ -36,13 +44,13 @@ export function relay(target: number) {
     socket: {
       ...handlers,
       async open(socket) {
-        socket.data = { waiting: [] };
+        socket.data = { waiting: [], delay: roundTrip };
         if (state === "refusing") return void socket.terminate();
         open.add(socket);
         const other = await Bun.connect<Peer["data"]>({
-          hostname: "127.0.0.1",
+          hostname,
           port: target,
-          data: { waiting: [], other: socket },
+          data: { waiting: [], other: socket, delay: 0 },
           socket: handlers,
         }).catch(() => undefined);
         if (other === undefined) return void socket.terminate();
