@@ -1,7 +1,8 @@
 import { SQL } from "bun";
+import { signToken } from "../src/auth/tokens.ts";
 import { loadConfig } from "../src/config.ts";
-import { connect, migrate } from "../src/db/index.ts";
-import { signToken } from "../src/tokens.ts";
+import { connect } from "../src/db/connect.ts";
+import { migrate } from "../src/db/migrate.ts";
 
 /** The settings that every server is started with, beside those of its database. All else is the default. */
 export const SETTINGS = {

@@ -1,13 +1,13 @@
 import { Elysia } from "elysia";
-import { auth } from "./auth.ts";
+import { auth } from "./auth/index.ts";
 import type { Config } from "./config.ts";
-import { cors } from "./cors.ts";
-import type { Database } from "./db/index.ts";
+import type { Database } from "./db/database.ts";
 import { docs } from "./docs/index.ts";
-import { failures } from "./failures.ts";
 import { health, type Phase } from "./health.ts";
+import { cors } from "./http/cors.ts";
+import { failures } from "./http/problem.ts";
+import { requests } from "./http/requests.ts";
 import type { Logger } from "./log.ts";
-import { requests } from "./requests.ts";
 import { taskRoutes } from "./tasks/routes.ts";
 import { taskStore } from "./tasks/store.ts";
 

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { signToken } from "./auth/tokens.ts";
 import { type Config, DATA_DIRECTORY, localAddress } from "./config.ts";
-import { signToken } from "./tokens.ts";
 
 /** The user of the first `curl`. */
 const DEMO_USER = "demo";

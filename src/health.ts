@@ -1,7 +1,8 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
-import { type Database, ping } from "./db/index.ts";
-import { Problem, problem } from "./problem.ts";
+import type { Database } from "./db/database.ts";
+import { ping } from "./db/migrate.ts";
+import { Problem, problem } from "./http/problem.ts";
 
 export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
 const HEALTHY = { status: "healthy" as const };
@@ -16,7 +17,7 @@ const NOT_READY: Record<Phase, string> = {
 };
 
 /** How long the database may take to answer a probe, in milliseconds. */
-const READY_WITHIN = 1000;
+const READY_TIMEOUT_MS = 1000;
 
 /** For probes: is the process up, and may it be sent requests? */
 export const health = (db: Database, phase: () => Phase) =>
@@ -59,5 +60,5 @@ const answers = (db: Database) =>
       () => true,
       () => false,
     ),
-    Bun.sleep(READY_WITHIN).then(() => false),
+    Bun.sleep(READY_TIMEOUT_MS).then(() => false),
   ]);

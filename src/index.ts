@@ -23,7 +23,10 @@ const commands: Record<string, Command> = {
   migrate: {
     does: "Bring the database's schema up to date. `serve` does so too, when it starts.",
     async run() {
-      const { connect, migrate } = await import("./db/index.ts");
+      const [{ connect }, { migrate }] = await Promise.all([
+        import("./db/connect.ts"),
+        import("./db/migrate.ts"),
+      ]);
       const db = await connect(await settings());
       await migrate(db).finally(() => db.close());
       return `The schema is up to date: ${db.label}`;
@@ -38,7 +41,7 @@ const commands: Record<string, Command> = {
       const config = await settings();
       if (config.production) throw new Error("token is for development: in production, Better Auth signs");
       if (!config.jwt.secret) throw new Error("token needs BETTER_AUTH_SECRET: a JWKS holds no private key");
-      const { signToken } = await import("./tokens.ts");
+      const { signToken } = await import("./auth/tokens.ts");
       return signToken(userId, config.jwt);
     },
   },

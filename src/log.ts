@@ -98,7 +98,7 @@ const QUIET = 60_000;
  *
  * @param kind one of a few words of ours: each is remembered for a minute.
  */
-export function sparingly(write: Write) {
+export function throttled(write: Write) {
   const counts = new Map<string, number>();
   return (kind: string, fields: object, message: string) => {
     const count = counts.get(kind);

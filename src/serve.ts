@@ -1,13 +1,14 @@
 import { createApp } from "./app.ts";
 import type { Config } from "./config.ts";
-import { connect, migrate } from "./db/index.ts";
-import { causeOf } from "./db/outage.ts";
+import { connect } from "./db/connect.ts";
+import { causeOf } from "./db/errors.ts";
+import { migrate } from "./db/migrate.ts";
 import { welcome } from "./development.ts";
 import type { Phase } from "./health.ts";
-import { createLogger, type Logger, sparingly } from "./log.ts";
+import { createLogger, type Logger, throttled } from "./log.ts";
 
 /** How long requests in flight may take to finish once the process has been asked to stop, in milliseconds. */
-const DRAIN_WITHIN = 25_000;
+const DRAIN_TIMEOUT_MS = 25_000;
 
 /**
  * How long after SIGTERM connections are still taken, in milliseconds. Readiness says 503 from the signal on, but an
@@ -62,7 +63,7 @@ export async function serve(config: Config): Promise<void> {
 
 /** Does the work, again and again while the database is away. Any other failure is final. */
 async function untilThere(work: () => Promise<void>, log: Logger): Promise<void> {
-  const logOutage = sparingly(log.error);
+  const logOutage = throttled(log.error);
   for (;;) {
     try {
       return await work();
@@ -82,7 +83,7 @@ const stopSignal = () =>
     const ask = (signal: NodeJS.Signals) => {
       if (asked) process.exit(1);
       asked = true;
-      setTimeout(() => process.exit(1), DRAIN_WITHIN).unref();
+      setTimeout(() => process.exit(1), DRAIN_TIMEOUT_MS).unref();
       resolve(signal);
     };
     process.on("SIGTERM", ask).on("SIGINT", ask);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { getTableConfig } from "drizzle-orm/pg-core";
 import { loadConfig } from "../src/config.ts";
-import { connect } from "../src/db/index.ts";
+import { connect } from "../src/db/connect.ts";
 import { tasks } from "../src/db/schema.ts";
 
 test.each([

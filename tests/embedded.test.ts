@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { loadConfig } from "../src/config.ts";
-import { connect, migrate, ping } from "../src/db/index.ts";
+import { connect } from "../src/db/connect.ts";
+import { migrate, ping } from "../src/db/migrate.ts";
 import { taskStore } from "../src/tasks/store.ts";
 
 // Creating a Postgres takes seconds on a machine that does other things too.

@@ -1,10 +1,11 @@
 import { afterAll } from "bun:test";
 import { createApp } from "../src/app.ts";
+import { signToken } from "../src/auth/tokens.ts";
 import { type Config, loadConfig } from "../src/config.ts";
-import { connect, migrate } from "../src/db/index.ts";
+import { connect } from "../src/db/connect.ts";
+import { migrate } from "../src/db/migrate.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
-import { signToken } from "../src/tokens.ts";
 import { databaseSettings, dropDatabases } from "./database.ts";
 
 /** The settings that every test starts from. Nothing is taken from the environment of the test run. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { cursorAfter } from "../src/tasks/cursor.ts";
+import { encodeCursor } from "../src/tasks/cursor.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { service, type User } from "./harness.ts";
 
@@ -171,9 +171,9 @@ describe("what a list refuses", () => {
     [`search=${"a".repeat(201)}`, "search"],
     ["search=%00", "search"],
     ...["", "abc", "%00", "a".repeat(3000)].map((v) => [`cursor=${v}`, "cursor"]),
-    [`cursor=${cursorAfter(task, "title", "desc")}`, "cursor"],
-    [`cursor=${cursorAfter(task, "created_at", "asc")}`, "cursor"],
-    [`cursor=${cursorAfter(task, "updated_at", "desc")}`, "cursor"],
+    [`cursor=${encodeCursor(task, "title", "desc")}`, "cursor"],
+    [`cursor=${encodeCursor(task, "created_at", "asc")}`, "cursor"],
+    [`cursor=${encodeCursor(task, "updated_at", "desc")}`, "cursor"],
     ...[
       ["created_at", "desc", "0000-01-01T00:00:00.000Z", 1],
       ["created_at", "desc", "+012026-01-01T00:00:00.000Z", 1],

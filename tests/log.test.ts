@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { LogLevel } from "../src/config.ts";
-import { createLogger, sparingly } from "../src/log.ts";
+import { createLogger, throttled } from "../src/log.ts";
 
 /** What three lines come out as at this level, to a terminal or not. */
 function printed(level: LogLevel, terminal: boolean) {
@@ -72,7 +72,7 @@ test.each([
 
 test("what is repeated is written once", () => {
   const lines: string[] = [];
-  const write = sparingly((_, message) => lines.push(message));
+  const write = throttled((_, message) => lines.push(message));
   for (const kind of ["a", "a", "b", "a"]) write(kind, {}, `kind ${kind}`);
   expect(lines).toEqual(["kind a", "kind b"]);
 });

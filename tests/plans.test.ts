@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { loadConfig } from "../src/config.ts";
-import { connect, type Database, migrate, type Query } from "../src/db/index.ts";
-import { placeOf } from "../src/tasks/cursor.ts";
+import { connect } from "../src/db/connect.ts";
+import type { Database, Query } from "../src/db/database.ts";
+import { migrate } from "../src/db/migrate.ts";
+import { parseCursor } from "../src/tasks/cursor.ts";
 import { taskStore } from "../src/tasks/store.ts";
 
 // A hundred thousand rows are made first.
@@ -67,7 +69,7 @@ const operations: [string, () => Promise<unknown>][] = [
         `list by ${sort} ${order}, from the third page on`,
         async () => {
           const { next = "" } = await tasks.list({ ...listing, limit: 40, sort, order });
-          await tasks.list({ ...listing, sort, order, after: placeOf(next, sort, order) });
+          await tasks.list({ ...listing, sort, order, after: parseCursor(next, sort, order) });
         },
       ],
       [`list all by ${sort} ${order}`, () => tasks.list({ ...listing, limit: 1000, sort, order })],

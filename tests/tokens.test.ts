@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
 import { exportJWK, generateKeyPair, type JWTPayload, jwtVerify, SignJWT } from "jose";
+import { tokenVerifier } from "../src/auth/tokens.ts";
 import { loadConfig } from "../src/config.ts";
-import { tokenVerifier } from "../src/tokens.ts";
 import { SETTINGS } from "./harness.ts";
 
 afterEach(() => {

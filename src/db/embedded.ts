@@ -6,7 +6,7 @@ import initdb from "@electric-sql/pglite/initdb.wasm" with { type: "file" };
 import data from "@electric-sql/pglite/pglite.data" with { type: "file" };
 import postgres from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
-import type { Database, Query, Statement } from "./index.ts";
+import type { Database, Query, Statement } from "./database.ts";
 
 /**
  * A whole Postgres inside the process: PGlite, with its files in `directory`, or in memory without one.

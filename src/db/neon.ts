@@ -1,8 +1,15 @@
 import { neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
-import { addressOf, type Database, type Query } from "./index.ts";
-import { ANSWER_WITHIN, CONNECT_WITHIN, IDLE_WITHIN, STATEMENT_WITHIN } from "./limits.ts";
+import {
+  ANSWER_TIMEOUT_MS,
+  addressOf,
+  CONNECT_TIMEOUT_MS,
+  type Database,
+  IDLE_TIMEOUT_MS,
+  type Query,
+  STATEMENT_TIMEOUT_MS,
+} from "./database.ts";
 
 /** Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. */
 export function neon(
@@ -20,11 +27,11 @@ export function neon(
     connectionString: url,
     max: size + overflow,
     min: prePing ? 0 : size,
-    idleTimeoutMillis: IDLE_WITHIN,
+    idleTimeoutMillis: IDLE_TIMEOUT_MS,
     maxLifetimeSeconds: recycleSeconds,
-    connectionTimeoutMillis: CONNECT_WITHIN,
-    statement_timeout: STATEMENT_WITHIN,
-    query_timeout: ANSWER_WITHIN - CONNECT_WITHIN,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    statement_timeout: STATEMENT_TIMEOUT_MS,
+    query_timeout: ANSWER_TIMEOUT_MS - CONNECT_TIMEOUT_MS,
   });
   // The loss of a connection is reported by the query that it fails, or else is nobody's business: the pool opens
   // another. Without a listener it would end the process.

@@ -1,8 +1,16 @@
 import { SQL } from "bun";
 import { drizzle } from "drizzle-orm/bun-sql";
 import type { Config } from "../config.ts";
-import { addressOf, type Database, type Query } from "./index.ts";
-import { ANSWER_WITHIN, CONNECT_WITHIN, DatabaseTimeout, IDLE_WITHIN, STATEMENT_WITHIN } from "./limits.ts";
+import {
+  ANSWER_TIMEOUT_MS,
+  addressOf,
+  CONNECT_TIMEOUT_MS,
+  type Database,
+  DatabaseTimeout,
+  IDLE_TIMEOUT_MS,
+  type Query,
+  STATEMENT_TIMEOUT_MS,
+} from "./database.ts";
 
 /**
  * After how long without an answer a connection is passed over while there are others, in milliseconds. (A server
@@ -25,10 +33,10 @@ export function postgres(url: string, { size, overflow, prePing, recycleSeconds 
       url,
       max: 1,
       // What has been idle is given back, or with pre-ping off, kept.
-      idleTimeout: prePing ? IDLE_WITHIN / 1000 : 0,
+      idleTimeout: prePing ? IDLE_TIMEOUT_MS / 1000 : 0,
       maxLifetime: recycleSeconds,
-      connectionTimeout: CONNECT_WITHIN / 1000,
-      connection: { statement_timeout: STATEMENT_WITHIN },
+      connectionTimeout: CONNECT_TIMEOUT_MS / 1000,
+      connection: { statement_timeout: STATEMENT_TIMEOUT_MS },
     });
   const connections = Array.from({ length: size + overflow }, () => connection(open));
   const shared = connections[0] as Connection;
@@ -88,7 +96,7 @@ function connection(open: () => SQL) {
     return new Promise((resolve, reject) => {
       const one = { since: performance.now(), query, client, reject };
       waiting.add(one);
-      if (timer === undefined) timer = setTimeout(giveUp, ANSWER_WITHIN).unref();
+      if (timer === undefined) timer = setTimeout(giveUp, ANSWER_TIMEOUT_MS).unref();
       const answered = () => {
         if (waiting.delete(one)) lastAnswer = performance.now();
       };
@@ -110,7 +118,7 @@ function connection(open: () => SQL) {
     timer = undefined;
     const now = performance.now();
     for (const one of waiting) {
-      const left = one.since + ANSWER_WITHIN - now;
+      const left = one.since + ANSWER_TIMEOUT_MS - now;
       if (left > 0) {
         timer = setTimeout(giveUp, left).unref();
         return;
@@ -118,7 +126,7 @@ function connection(open: () => SQL) {
       waiting.delete(one);
       one.query.cancel();
       // The server ends each statement in time, so this connection is dead, though nobody has said so.
-      if (now - lastAnswer > STATEMENT_WITHIN + 1000 && one.client === client) {
+      if (now - lastAnswer > STATEMENT_TIMEOUT_MS + 1000 && one.client === client) {
         client = open();
         one.client.close({ timeout: 0 }).catch(() => {});
       }

@@ -4,7 +4,7 @@ import type { TSchema } from "@sinclair/typebox";
 import { type AnyElysia, Elysia } from "elysia";
 import { version } from "../../package.json";
 import { Healthy } from "../health.ts";
-import { Problem } from "../problem.ts";
+import { Problem } from "../http/problem.ts";
 import { Completion, NewTask, Task, TaskChanges, TaskList } from "../tasks/model.ts";
 
 /** The schemas that the document names, and refers to wherever they are used. */

@@ -20,10 +20,10 @@ const POLICY = [
 
 /** The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for. */
 export function docs(routes: () => AnyElysia) {
-  const document = once(async () => (await import("./document.ts")).describe(routes()));
+  const document = lazy(async () => (await import("./document.ts")).describe(routes()));
   const compressed = {
-    styles: once(() => gzip(styles)),
-    bundle: once(() => gzip(bundle)),
+    styles: lazy(() => gzip(styles)),
+    bundle: lazy(() => gzip(bundle)),
   };
   return new Elysia({ name: "docs", detail: { hide: true } })
     .get("/openapi.json", () => document())
@@ -55,7 +55,7 @@ function hashOf(script: string): string {
   return `sha256-${new Bun.CryptoHasher("sha256").update(script).digest("base64")}`;
 }
 
-function once<T>(make: () => T): () => T {
+function lazy<T>(make: () => T): () => T {
   let made: T | undefined;
   return () => (made ??= make());
 }

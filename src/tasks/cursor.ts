@@ -4,17 +4,17 @@ export type Sort = NonNullable<Listing["sort"]>;
 export type Order = NonNullable<Listing["order"]>;
 
 /** The place between two tasks of a list: the sort key and the id of the task before it. */
-export interface Place {
+export interface Position {
   key: string;
   id: number;
 }
 
 /** The place after `task`, as an opaque string that is good for this `sort` and `order` only. */
-export const cursorAfter = (task: Task, sort: Sort, order: Order): string =>
+export const encodeCursor = (task: Task, sort: Sort, order: Order): string =>
   Buffer.from(JSON.stringify([sort, order, task[sort], task.id])).toString("base64url");
 
 /** Reads a cursor back. Undefined if it was not made for this `sort` and `order`, or not made here at all. */
-export function placeOf(cursor: string, sort: Sort, order: Order): Place | undefined {
+export function parseCursor(cursor: string, sort: Sort, order: Order): Position | undefined {
   let parts: unknown;
   try {
     parts = JSON.parse(Buffer.from(cursor, "base64url").toString());

@@ -1,5 +1,5 @@
 import { type Static, Type } from "@sinclair/typebox";
-import { decimal, oneOf, text } from "../validation.ts";
+import { decimal, oneOf, text } from "../http/validation.ts";
 
 const title = text({
   trimmed: true,
@@ -99,7 +99,7 @@ export const OwnedTask = Type.Object(
 );
 
 /** How many tasks a list has at most, and unless it is asked for fewer. */
-export const MOST = 1000;
+export const MAX_LIMIT = 1000;
 
 export const Listing = Type.Object(
   {
@@ -123,8 +123,8 @@ export const Listing = Type.Object(
     limit: Type.Optional(
       decimal({
         minimum: 1,
-        maximum: MOST,
-        default: MOST,
+        maximum: MAX_LIMIT,
+        default: MAX_LIMIT,
         description: "How many tasks to return at most.",
       }),
     ),

@@ -1,14 +1,14 @@
 import { type TObject, Type } from "@sinclair/typebox";
 import { type Context, Elysia } from "elysia";
-import type { auth } from "../auth.ts";
-import { jsonBody } from "../body.ts";
-import { invalid, Problem, problem } from "../problem.ts";
-import { violations } from "../validation.ts";
-import { placeOf } from "./cursor.ts";
+import type { auth } from "../auth/index.ts";
+import { jsonBody } from "../http/body.ts";
+import { Problem, problem, validationProblem } from "../http/problem.ts";
+import { violations } from "../http/validation.ts";
+import { parseCursor } from "./cursor.ts";
 import {
   Completion,
   Listing,
-  MOST,
+  MAX_LIMIT,
   NewTask,
   Owned,
   OwnedTask,
@@ -28,16 +28,16 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
       "",
       async ({ tasks, query, request, set }) => {
         const { status = "all", sort = "created_at", order = "desc", search, cursor } = query;
-        const after = cursor === undefined ? undefined : placeOf(cursor, sort, order);
-        if (cursor !== undefined && after === undefined) return invalid({ set }, [FOREIGN_CURSOR]);
-        const limit = Number(query.limit ?? MOST);
+        const after = cursor === undefined ? undefined : parseCursor(cursor, sort, order);
+        if (cursor !== undefined && after === undefined) return validationProblem({ set }, [FOREIGN_CURSOR]);
+        const limit = Number(query.limit ?? MAX_LIMIT);
         const page = await tasks.list({ status, sort, order, search, limit, after });
         set.headers["x-total-count"] = String(page.total);
         if (page.next !== undefined) set.headers.link = `<${withCursor(request.url, page.next)}>; rel="next"`;
         return page.tasks;
       },
       {
-        ...checked({ params: Owned, query: Listing }),
+        ...validated({ params: Owned, query: Listing }),
         response: { 200: TaskList, 422: Problem, ...refusals },
         detail: {
           operationId: "listTasks",
@@ -53,7 +53,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
       async ({ tasks, params, set }) =>
         (await tasks.find(Number(params.id))) ?? problem({ set }, 404, NO_SUCH_TASK),
       {
-        ...checked({ params: OwnedTask }),
+        ...validated({ params: OwnedTask }),
         response: { 200: Task, 404: Problem, 422: Problem, ...refusals },
         detail: {
           operationId: "getTask",
@@ -70,7 +70,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
           ? status(204, undefined)
           : problem({ set }, 404, NO_SUCH_TASK),
       {
-        ...checked({ params: OwnedTask }),
+        ...validated({ params: OwnedTask }),
         response: { 204: Type.Void(), 404: Problem, 422: Problem, ...refusals },
         detail: { operationId: "deleteTask", summary: "Delete a task", description: "It is gone for good." },
       },
@@ -86,7 +86,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
         return status(201, task);
       },
       {
-        ...checked({ params: Owned, body: NewTask }),
+        ...validated({ params: Owned, body: NewTask }),
         response: { 201: Task, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "createTask",
@@ -101,11 +101,11 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
       async ({ tasks, params, body, set }) => {
         const { title, description, completed } = body;
         if (title === undefined && description === undefined && completed === undefined)
-          return invalid({ set }, [NOTHING_TO_CHANGE]);
+          return validationProblem({ set }, [NOTHING_TO_CHANGE]);
         return (await tasks.change(Number(params.id), body)) ?? problem({ set }, 404, NO_SUCH_TASK);
       },
       {
-        ...checked({ params: OwnedTask, body: TaskChanges }),
+        ...validated({ params: OwnedTask, body: TaskChanges }),
         response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "updateTask",
@@ -120,7 +120,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: s
       async ({ tasks, params, body, set }) =>
         (await tasks.complete(Number(params.id), body.completed)) ?? problem({ set }, 404, NO_SUCH_TASK),
       {
-        ...checked({ params: OwnedTask, body: Completion }),
+        ...validated({ params: OwnedTask, body: Completion }),
         response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "completeTask",
@@ -155,7 +155,7 @@ type Answers<Status extends number> = Record<Status, typeof Problem>;
  * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
  * wrong in all of them.
  */
-function checked<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
+function validated<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
   const { params: path, query: listing, body: json } = schemas;
   const inUrl = ({ params, query }: Parts) => [
     ...violations("path", path, params),
@@ -165,10 +165,13 @@ function checked<Schemas extends { params: TObject; query?: TObject; body?: TObj
   const error = json
     ? ({ code, set, params, query, body }: Parts) =>
         code === "VALIDATION"
-          ? invalid({ set }, [...inUrl({ code, set, params, query }), ...violations("body", json, body)])
+          ? validationProblem({ set }, [
+              ...inUrl({ code, set, params, query }),
+              ...violations("body", json, body),
+            ])
           : undefined
     : ({ code, set, params, query }: Parts) =>
-        code === "VALIDATION" ? invalid({ set }, inUrl({ code, set, params, query })) : undefined;
+        code === "VALIDATION" ? validationProblem({ set }, inUrl({ code, set, params, query })) : undefined;
   return { ...schemas, error };
 }
 

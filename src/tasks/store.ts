@@ -1,9 +1,9 @@
 import { and, asc, desc, eq, fillPlaceholders, getTableColumns, ilike, or, type SQL, sql } from "drizzle-orm";
-import type { Database, Query } from "../db/index.ts";
-import { reading } from "../db/outage.ts";
+import type { Database, Query } from "../db/database.ts";
+import { retryRead } from "../db/errors.ts";
 import { tasks } from "../db/schema.ts";
-import { cursorAfter, type Order, type Place, type Sort } from "./cursor.ts";
-import { type Listing, MOST, type NewTask, type Task, type TaskChanges } from "./model.ts";
+import { encodeCursor, type Order, type Position, type Sort } from "./cursor.ts";
+import { type Listing, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
 export interface Page {
@@ -15,7 +15,7 @@ export interface Page {
 interface Asked extends Required<Pick<Listing, "status" | "sort" | "order">> {
   search: string | undefined;
   limit: number;
-  after: Place | undefined;
+  after: Position | undefined;
 }
 
 /** Every query of the service, each built once. Returns what makes one owner's `Tasks`. */
@@ -47,17 +47,17 @@ export class Tasks {
     const matching = { status, searched: Boolean(search) };
     const continued = after !== undefined;
     // Who asks for a part learns in the same round trip how many there are in all.
-    const counted = continued || limit < MOST;
+    const counted = continued || limit < MAX_LIMIT;
     const page = this.#statements.page({ ...matching, sort, order, continued, counted });
     // One more than asked for tells whether more follow.
-    const rows = await reading(() => page({ ...filter, ...after, limit: limit + 1 }));
+    const rows = await retryRead(() => page({ ...filter, ...after, limit: limit + 1 }));
     const tasks = rows.slice(0, limit).map(taskOf);
     const last = tasks.at(-1);
-    const next = rows.length > limit && last ? cursorAfter(last, sort, order) : undefined;
+    const next = rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
     // The first page, if nothing follows, is everything.
     if (next === undefined && !continued) return { tasks, total: tasks.length, next };
     const [row] =
-      counted && rows.length > 0 ? rows : await reading(() => this.#statements.count(matching)(filter));
+      counted && rows.length > 0 ? rows : await retryRead(() => this.#statements.count(matching)(filter));
     return { tasks, total: Number(row?.total), next };
   }
 
@@ -73,7 +73,7 @@ export class Tasks {
   }
 
   async find(id: number): Promise<Task | undefined> {
-    const [row] = await reading(() => this.#statements.find({ owner: this.#owner, id }));
+    const [row] = await retryRead(() => this.#statements.find({ owner: this.#owner, id }));
     return row && taskOf(row);
   }
 
@@ -132,12 +132,12 @@ const taskOf = (row: Row): Task => ({
   updated_at: row.updated_at.toISOString(),
 });
 
-interface Matching {
+interface Filter {
   status: NonNullable<Listing["status"]>;
   searched: boolean;
 }
 
-interface PageShape extends Matching {
+interface PageVariant extends Filter {
   sort: Sort;
   order: Order;
   continued: boolean;
@@ -146,11 +146,11 @@ interface PageShape extends Matching {
 
 function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">) {
   const owner = eq(tasks.user_id, sql.placeholder("owner"));
-  const one = and(eq(tasks.id, sql.placeholder("id")), owner);
+  const byId = and(eq(tasks.id, sql.placeholder("id")), owner);
   // Two changes within a millisecond still differ.
   const updated_at = sql`greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
 
-  const matching = ({ status, searched }: Matching) =>
+  const matching = ({ status, searched }: Filter) =>
     and(
       owner,
       status === "all" ? undefined : eq(tasks.completed, sql.placeholder("completed")),
@@ -161,14 +161,14 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
           )
         : undefined,
     );
-  const count = (shape: Matching) =>
+  const count = (shape: Filter) =>
     orm
       .select({ total: sql<number>`count(*)::int`.as("total") })
       .from(tasks)
       .where(matching(shape));
 
   return {
-    page: once(({ sort, order, continued, counted, ...shape }: PageShape) => {
+    page: memoized(({ sort, order, continued, counted, ...shape }: PageVariant) => {
       const key = sortKeys[sort];
       const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
       const rest = sql`(${key.column}, ${tasks.id}) ${beyond} (${key.place}, ${sql.placeholder("id")}::bigint)`;
@@ -187,7 +187,7 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
       );
     }),
 
-    count: once((shape: Matching) =>
+    count: memoized((shape: Filter) =>
       statement(shape.searched ? query : quick, `count_${shape.status}_${shape.searched}`, count(shape)),
     ),
 
@@ -205,7 +205,7 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
         .returning(),
     ),
 
-    find: statement(quick, "find", orm.select().from(tasks).where(one)),
+    find: statement(quick, "find", orm.select().from(tasks).where(byId)),
 
     change: statement(
       query,
@@ -218,7 +218,7 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
           completed: sql`coalesce(${sql.placeholder("completed")}, ${tasks.completed})`,
           updated_at,
         })
-        .where(one)
+        .where(byId)
         .returning(),
     ),
 
@@ -231,11 +231,11 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
           completed: sql`coalesce(${sql.placeholder("completed")}, not ${tasks.completed})`,
           updated_at,
         })
-        .where(one)
+        .where(byId)
         .returning(),
     ),
 
-    delete: statement(query, "delete", orm.delete(tasks).where(one).returning({ id: tasks.id })),
+    delete: statement(query, "delete", orm.delete(tasks).where(byId).returning({ id: tasks.id })),
   };
 }
 
@@ -253,7 +253,7 @@ const sortKeys: Record<Sort, { column: SQL; place: SQL }> = {
 };
 
 /** Builds each shape of a query at its first use, and keeps it. The shapes are few: words from the model. */
-function once<Shape extends object, Query>(build: (shape: Shape) => Query): (shape: Shape) => Query {
+function memoized<Shape extends object, Query>(build: (shape: Shape) => Query): (shape: Shape) => Query {
   const built = new Map<string, Query>();
   return (shape) => {
     const name = Object.values(shape).join();

@@ -1,5 +1,5 @@
 import { DrizzleQueryError } from "drizzle-orm/errors";
-import { DatabaseTimeout } from "./limits.ts";
+import { DatabaseTimeout } from "./database.ts";
 
 /**
  * What a failure of the database may be told by: a code (SQLSTATE, or the driver's or the system's own), and for
@@ -23,7 +23,7 @@ export function causeOf(error: unknown): Cause {
  * Does what only reads, and does it again if its connection turns out to have died: one that was idle may have,
  * a moment before it was used. A write is never repeated, since it may have been done.
  */
-export async function reading<T>(read: () => Promise<T>): Promise<T> {
+export async function retryRead<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {

@@ -1,8 +1,8 @@
 import { jwt } from "@elysiajs/jwt";
 import { Elysia } from "elysia";
-import type { Config } from "./config.ts";
-import { type Logger, sparingly } from "./log.ts";
-import { problem } from "./problem.ts";
+import type { Config } from "../config.ts";
+import { problem } from "../http/problem.ts";
+import { type Logger, throttled } from "../log.ts";
 import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
 
 /**
@@ -12,7 +12,7 @@ import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
  */
 export const auth = (settings: Config["jwt"], log: Logger) => {
   const verify = tokenVerifier(settings);
-  const logRefusal = sparingly(log.warning);
+  const logRefusal = throttled(log.warning);
   return new Elysia({ name: "auth", seed: settings })
     .use(jwt({ name: "jwt", secret: settings.secret ?? UNUSED, alg: settings.algorithm }))
     .derive({ as: "scoped" }, async ({ jwt, request, params, set }) => {
@@ -33,7 +33,7 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
         set.headers["www-authenticate"] = "Bearer";
         return problem({ set }, 401, "Sign in: a valid bearer token is required");
       }
-      if (session.userId !== params.user_id || isMangled(params.user_id, request.url))
+      if (session.userId !== params.user_id || wasUndecodable(params.user_id, request.url))
         return problem({ set }, 403, "These are not your tasks");
       return { userId: session.userId };
     });
@@ -47,4 +47,4 @@ const bearerToken = (authorization: string | null) =>
   authorization === null ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];
 
 /** What can't be decoded arrives as U+FFFD, which is an id only where it was written as one. */
-const isMangled = (id: string, url: string) => id.includes("\ufffd") && !/%ef%bf%bd/i.test(url);
+const wasUndecodable = (id: string, url: string) => id.includes("\ufffd") && !/%ef%bf%bd/i.test(url);

@@ -60,7 +60,7 @@ export const oneOf = <const Word extends string>(
   options: { default?: NoInfer<Word>; description?: string },
 ): TUnsafe<Word> => Type.Unsafe({ [Kind]: "OneOf", type: "string", enum: words, ...options });
 
-const faultOf: Record<string, (schema: TSchema, value: unknown) => Fault> = {
+const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
   Text(schema, value) {
     if (value === null && schema.type !== "string") return undefined;
     if (typeof value !== "string") return { type: "string_type", msg: "Input should be a valid string" };
@@ -89,7 +89,7 @@ const faultOf: Record<string, (schema: TSchema, value: unknown) => Fault> = {
   },
 };
 
-for (const [kind, fault] of Object.entries(faultOf))
+for (const [kind, fault] of Object.entries(kinds))
   TypeRegistry.Set(kind, (schema: TSchema, value) => fault(schema, value) === undefined);
 
 /** Everything that is wrong with one part of a request: at most one violation for each field. */
@@ -100,7 +100,7 @@ export function violations(part: Part, schema: TSchema, value: unknown): Violati
     const fault =
       error.type === ValueErrorType.ObjectRequiredProperty
         ? { type: "missing", msg: "Field required" }
-        : (faultOf[error.schema[Kind]]?.(error.schema, error.value) ?? fallback(error.schema));
+        : (kinds[error.schema[Kind]]?.(error.schema, error.value) ?? fallback(error.schema));
     found.set(error.path, { loc: [part, ...error.path.split("/").slice(1)], ...fault });
   }
   return [...found.values()];

@@ -1,5 +1,5 @@
 import { Elysia } from "elysia";
-import type { Logger } from "./log.ts";
+import type { Logger } from "../log.ts";
 
 /**
  * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. While the

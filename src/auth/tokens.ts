@@ -1,12 +1,12 @@
 import type { JWTPayload, JWTVerifyOptions } from "jose";
 import { decodeJwt, decodeProtectedHeader, errors, SignJWT } from "jose";
-import type { Config } from "./config.ts";
+import type { Config } from "../config.ts";
 import { JwksUnreachable, remoteKeys } from "./jwks.ts";
 
 /** Clocks differ: how far a token's times may be off, in seconds. */
 const LEEWAY = 30;
 /** How many verified tokens are remembered. */
-const REMEMBERED = 10_000;
+const CACHE_SIZE = 10_000;
 /** What a key of a JWKS may have signed with. */
 const ASYMMETRIC = ["EdDSA", "ES256", "ES512", "RS256", "PS256"];
 
@@ -15,7 +15,7 @@ export interface Session {
   userId: string;
   expires: number;
   /** When its key may have been withdrawn, so that the token must be verified again. */
-  recheck: number;
+  revalidateAt: number;
 }
 
 /** Why a token is not taken: for the log, never for the caller. */
@@ -45,12 +45,12 @@ export function tokenVerifier(settings: Config["jwt"]) {
     const now = Date.now() / 1000;
     const known = sessions.get(token);
     if (known !== undefined) {
-      if (known.expires > now - LEEWAY && known.recheck > now) return known;
+      if (known.expires > now - LEEWAY && known.revalidateAt > now) return known;
       sessions.delete(token);
     }
     const session = await check(token, verify, now);
     if ("userId" in session) {
-      const oldest = sessions.size < REMEMBERED ? undefined : sessions.keys().next().value;
+      const oldest = sessions.size < CACHE_SIZE ? undefined : sessions.keys().next().value;
       if (oldest !== undefined) sessions.delete(oldest);
       sessions.set(token, session);
     }
@@ -97,7 +97,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
     if (published && jwks) {
       try {
         await jwks.keys.verify(token, { ...common, algorithms: ASYMMETRIC });
-        return { userId: sub, expires: exp, recheck: jwks.keys.freshUntil() / 1000 };
+        return { userId: sub, expires: exp, revalidateAt: jwks.keys.freshUntil() / 1000 };
       } catch (error) {
         if (error instanceof JwksUnreachable)
           return { reason: "BETTER_AUTH_JWKS_URL can't be reached, or is no JWKS", unreachable: true };
@@ -106,7 +106,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
     }
     if ((await verify(token, { ...common, algorithms: [settings.algorithm] })) === false)
       return { reason: "the token's signature does not match BETTER_AUTH_SECRET" };
-    return { userId: sub, expires: exp, recheck: Number.POSITIVE_INFINITY };
+    return { userId: sub, expires: exp, revalidateAt: Number.POSITIVE_INFINITY };
   }
 }
 

@@ -1,6 +1,8 @@
 import { STATUS_CODES } from "node:http";
 import { Type } from "@sinclair/typebox";
-import { type Context, status } from "elysia";
+import { type Context, Elysia, status } from "elysia";
+import { causeOf } from "../db/errors.ts";
+import { type Logger, throttled } from "../log.ts";
 import { sentence, type Violation } from "./validation.ts";
 
 /** The one shape of failure (RFC 9457). */
@@ -41,7 +43,7 @@ const RETRY_AFTER = "5";
  * Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body.
  * Every 503 says when to try again.
  */
-export function fail({ set }: Answer, code: Failure, detail: string, errors?: Violation[]) {
+export function problemBody({ set }: Answer, code: Failure, detail: string, errors?: Violation[]) {
   set.status = code;
   set.headers["content-type"] = "application/problem+json";
   if (code === 503) set.headers["retry-after"] = RETRY_AFTER;
@@ -57,8 +59,45 @@ export function fail({ set }: Answer, code: Failure, detail: string, errors?: Vi
 
 /** A problem for a handler to return. */
 export const problem = <S extends Failure>(answer: Answer, code: S, detail: string, errors?: Violation[]) =>
-  status(code, fail(answer, code, detail, errors));
+  status(code, problemBody(answer, code, detail, errors));
 
 /** 422, with these violations. */
-export const invalid = (answer: Answer, errors: Violation[]) =>
+export const validationProblem = (answer: Answer, errors: Violation[]) =>
   problem(answer, 422, sentence(errors), errors);
+
+/**
+ * Turns whatever was not answered into a problem: a path that isn't there, a database that is out of reach; the
+ * rest is a bug of ours. The log has the cause, the caller never has.
+ */
+export const failures = (log: Logger, methodsOf: (path: string) => string[]) => {
+  const logOutage = throttled(log.error);
+  return new Elysia({ name: "failures", seed: log }).onError(
+    { as: "global" },
+    ({ code, error, set, path }) => {
+      if (code === "NOT_FOUND") {
+        const methods = methodsOf(path).join(", ");
+        if (methods === "") return problemBody({ set }, 404, "There is nothing at this address");
+        set.headers.allow = methods;
+        return problemBody({ set }, 405, `This address answers to ${methods} only`);
+      }
+      // The routes answer these themselves (see `validated`); a wrong response is a bug of ours.
+      if (code === "VALIDATION" && error.type !== "response") return;
+      const { name, code: errorCode, outage } = causeOf(error);
+      const line = { error: name, code: errorCode, request_id: set.headers["x-request-id"] };
+      if (outage) {
+        logOutage(`${name} ${errorCode}`, line, "the database did not answer");
+        return problemBody(
+          { set },
+          503,
+          "The service can't reach its database just now: try again in a few seconds",
+        );
+      }
+      log.error({ ...line, stack: placesOf(error) }, "a request failed");
+      return problemBody({ set }, 500, "Something went wrong on our side");
+    },
+  );
+};
+
+/** Where it happened, without the message: that of a database error holds the statement and its values. */
+const placesOf = (error: unknown) =>
+  error instanceof Error ? error.stack?.split("\n").filter((line) => /^\s+at /.test(line)) : undefined;

@@ -1,54 +1,10 @@
 import { getTableName, sql } from "drizzle-orm";
 import { DrizzleQueryError } from "drizzle-orm/errors";
-import type { PgDatabase, PgDialect, PgQueryResultHKT, PgSession } from "drizzle-orm/pg-core";
-import type { Config } from "../config.ts";
-import { causeOf } from "./outage.ts";
+import type { PgDialect, PgSession } from "drizzle-orm/pg-core";
+import type { Database } from "./database.ts";
+import { causeOf } from "./errors.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
 import { tasks } from "./schema.ts";
-
-/** A statement as it is sent. The name is for drivers that prepare it under one. */
-export interface Statement {
-  name: string;
-  text: string;
-}
-
-/** Sends a statement with its values; the rows are as the driver reads them. Fails as the driver fails. */
-export type Query = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
-
-/** A Postgres, whichever driver reaches it. */
-export interface Database {
-  /** Builds statements, and migrates. */
-  readonly orm: PgDatabase<PgQueryResultHKT>;
-  /** For a statement that may take its time: a commit waits for the disk, an update for a lock, a search for itself. */
-  readonly query: Query;
-  /** For one that reads a range of an index, and waits for nobody. Many at once share a connection. */
-  readonly quick: Query;
-  /** What it is and where, for people and logs. Holds no password. */
-  readonly label: string;
-  /** Waits for what is under way, then lets go of the database. */
-  close(): Promise<void>;
-}
-
-/**
- * Opens the database that the settings name. Only the embedded one is touched: a server that is away is no reason
- * not to start. Each driver is loaded where it is used.
- */
-export async function connect({ database, pool, neonProxy }: Config): Promise<Database> {
-  switch (database.driver) {
-    case "embedded":
-      return (await import("./embedded.ts")).embedded(database.directory);
-    case "neon":
-      return (await import("./neon.ts")).neon(database.url, pool, neonProxy);
-    case "postgres":
-      return (await import("./postgres.ts")).postgres(database.url, pool);
-  }
-}
-
-/** Where a database is, for its label: without the password. */
-export function addressOf(url: string): string {
-  const { hostname, port, pathname } = new URL(url);
-  return `${hostname}:${port || 5432}${pathname}`;
-}
 
 /** Fails unless a query gets through to the database, and the schema is there. */
 export async function ping({ quick }: Database): Promise<void> {

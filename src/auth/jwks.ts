@@ -5,8 +5,8 @@ import { createLocalJWKSet, errors, jwtVerify } from "jose";
 const RENEW_AFTER = 300_000;
 const FRESH_FOR = 600_000;
 /** How long nothing is asked again: for a key that wasn't there, after a failure, and while there are no keys. */
-const PAUSE = 30_000;
-const PAUSE_WITHOUT_KEYS = 1_000;
+const COOLDOWN = 30_000;
+const COOLDOWN_WITHOUT_KEYS = 1_000;
 const TIMEOUT = 3_000;
 /** In bytes. */
 const MAX_SIZE = 65_536;
@@ -29,13 +29,16 @@ export function remoteKeys(url: URL) {
   let pending: Promise<void> | undefined;
 
   async function renew(): Promise<void> {
-    if (pending === undefined && Date.now() - askedAt < (keys === undefined ? PAUSE_WITHOUT_KEYS : PAUSE))
+    if (
+      pending === undefined &&
+      Date.now() - askedAt < (keys === undefined ? COOLDOWN_WITHOUT_KEYS : COOLDOWN)
+    )
       return;
     await ask();
   }
 
   async function renewForKey(): Promise<void> {
-    if (pending === undefined && Date.now() - askedForKeyAt < PAUSE) return;
+    if (pending === undefined && Date.now() - askedForKeyAt < COOLDOWN) return;
     askedForKeyAt = Date.now();
     await ask();
   }
