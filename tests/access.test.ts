@@ -1,5 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHmac } from "node:crypto";
+import type { taskStore } from "../src/tasks/store.ts";
 import { SETTINGS, service, start, User } from "./harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
@@ -216,6 +217,11 @@ const operations = (id: number | string): [string, string][] => [
   ["DELETE", `/${id}`],
   ["PATCH", `/${id}/complete`],
 ];
+
+/** Checked by the compiler: it complains here as soon as any string will do. */
+export const unadmitted = (tasksOf: ReturnType<typeof taskStore>) =>
+  // @ts-expect-error
+  tasksOf("somebody");
 
 describe("another user", () => {
   test.each(operations("ID"))(

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
+import type { UserId } from "../src/auth/index.ts";
 import { loadConfig } from "../src/config.ts";
 import { connect } from "../src/db/connect.ts";
 import { migrate, ping } from "../src/db/migrate.ts";
@@ -10,6 +11,9 @@ import { taskStore } from "../src/tasks/store.ts";
 
 // Creating a Postgres takes seconds on a machine that does other things too.
 setDefaultTimeout(60_000);
+
+/** Admitted by the test itself. */
+const SOMEBODY = "somebody" as UserId;
 
 test("an embedded database keeps what it is given, and is open once at a time", async () => {
   const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
@@ -22,14 +26,14 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   await migrate(first);
   await migrate(first);
   await ping(first);
-  const { id } = await taskStore(first)("somebody").create({ title: "kept" });
+  const { id } = await taskStore(first)(SOMEBODY).create({ title: "kept" });
   expect(connect(config)).rejects.toThrow("in use by another process");
   await first.close();
 
   const second = await connect(config);
   await migrate(second);
-  expect(await taskStore(second)("somebody").find(id)).toMatchObject({ title: "kept" });
-  expect(await taskStore(second)("somebody else").find(id)).toBeUndefined();
+  expect(await taskStore(second)(SOMEBODY).find(id)).toMatchObject({ title: "kept" });
+  expect(await taskStore(second)("somebody else" as UserId).find(id)).toBeUndefined();
   await second.close();
   rmSync(folder, { recursive: true });
 });

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import type { UserId } from "../src/auth/index.ts";
 import { loadConfig } from "../src/config.ts";
 import { connect } from "../src/db/connect.ts";
 import type { Database, Query } from "../src/db/database.ts";
@@ -38,7 +39,7 @@ beforeAll(async () => {
     asked.push({ text: statement.text, values });
     return db.query(statement, values);
   };
-  tasks = taskStore({ orm: db.orm, query, quick: query })("user7");
+  tasks = taskStore({ orm: db.orm, query, quick: query })("user7" as UserId);
 });
 afterAll(() => db.close());
 

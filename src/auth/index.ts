@@ -5,6 +5,10 @@ import { problem } from "../http/problem.ts";
 import { type Logger, throttled } from "../log.ts";
 import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
 
+declare const admitted: unique symbol;
+/** The id of a caller who was admitted. No other string is one, so nothing reaches a user's tasks past `auth`. */
+export type UserId = string & { readonly [admitted]: true };
+
 /**
  * Admits a token's owner to their own URL, and nobody else: 401 without a valid token, 403 unless its `sub` is
  * the `user_id` of the path. What is registered behind this has `userId`, and there is no other source of it.
@@ -35,7 +39,8 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
       }
       if (session.userId !== params.user_id || wasUndecodable(params.user_id, request.url))
         return problem({ set }, 403, "These are not your tasks");
-      return { userId: session.userId };
+      // The one place where an id becomes a caller's: everything above has been checked.
+      return { userId: session.userId as UserId };
     });
 };
 

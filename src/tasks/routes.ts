@@ -1,6 +1,6 @@
 import { type TObject, Type } from "@sinclair/typebox";
 import { type Context, Elysia } from "elysia";
-import type { auth } from "../auth/index.ts";
+import type { auth, UserId } from "../auth/index.ts";
 import { jsonBody } from "../http/body.ts";
 import { Problem, problem, validationProblem } from "../http/problem.ts";
 import { violations } from "../http/validation.ts";
@@ -19,7 +19,7 @@ import {
 import type { Tasks } from "./store.ts";
 
 /** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
-export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: string) => Tasks) =>
+export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: UserId) => Tasks) =>
   new Elysia({ name: "tasks", prefix: "/api/:user_id/tasks", detail: { tags: ["Tasks"] } })
     .use(signedIn)
     .derive(({ userId }) => ({ tasks: tasksOf(userId) }))

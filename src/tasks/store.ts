@@ -1,4 +1,5 @@
 import { and, asc, desc, eq, fillPlaceholders, getTableColumns, ilike, or, type SQL, sql } from "drizzle-orm";
+import type { UserId } from "../auth/index.ts";
 import type { Database, Query } from "../db/database.ts";
 import { retryRead } from "../db/errors.ts";
 import { tasks } from "../db/schema.ts";
@@ -19,7 +20,7 @@ interface Asked extends Required<Pick<Listing, "status" | "sort" | "order">> {
 }
 
 /** Every query of the service, each built once. Returns what makes one owner's `Tasks`. */
-export function taskStore(db: Pick<Database, "orm" | "query" | "quick">): (owner: string) => Tasks {
+export function taskStore(db: Pick<Database, "orm" | "query" | "quick">): (owner: UserId) => Tasks {
   const statements = build(db);
   return (owner) => new Tasks(owner, statements);
 }
@@ -29,10 +30,10 @@ export function taskStore(db: Pick<Database, "orm" | "query" | "quick">): (owner
  * A statement fails as the driver fails; see `isOutage`.
  */
 export class Tasks {
-  readonly #owner: string;
+  readonly #owner: UserId;
   readonly #statements: ReturnType<typeof build>;
 
-  constructor(owner: string, statements: ReturnType<typeof build>) {
+  constructor(owner: UserId, statements: ReturnType<typeof build>) {
     this.#owner = owner;
     this.#statements = statements;
   }
