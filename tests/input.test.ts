@@ -121,6 +121,25 @@ describe("a value that is wrong is named and not echoed", () => {
     }
   });
 
+  test.each([
+    ["GET", "?status=marker"],
+    ["GET", "?sort=marker&order=marker"],
+    ["GET", "?limit=marker"],
+    ["GET", "?cursor=marker"],
+    ["GET", `?search=${"marker".repeat(50)}`],
+    ["GET", "?search=marker%00"],
+    ["GET", "/marker"],
+    ["DELETE", "/marker"],
+    ["PUT", "/marker"],
+    ["PATCH", "/marker/complete"],
+  ])("a URL's: %s %s", async (method, rest) => {
+    const user = await service.newcomer();
+    const answer = await user.send(method, rest, method === "PUT" ? { title: "x" } : undefined);
+    expect(answer.status).toBe(422);
+    expect(await answer.text()).not.toContain("marker");
+    expect(JSON.stringify([...answer.headers])).not.toContain("marker");
+  });
+
   test("the largest id there can be is merely not found", async () => {
     const user = await service.newcomer();
     expect((await user.get(`/${Number.MAX_SAFE_INTEGER}`)).status).toBe(404);
