@@ -64,13 +64,19 @@ describe("a value that is wrong is named and not echoed", () => {
     });
   });
 
-  test.each(["null", "[]", '"x"', "5", "true", "[{}]"])("a body that is %s", async (body) => {
+  test.each(["[]", '"x"', "5", "true", "[{}]"])("a body that is %s", async (body) => {
     const user = await service.newcomer();
     const { id } = await user.task();
     for (const answer of [await user.post(body), await user.put(id, body), await user.complete(id, body)]) {
       expect(answer.status).toBe(422);
       expect(await answer.json()).toMatchObject({ errors: [{ loc: ["body"] }] });
     }
+  });
+
+  test("a body that is null, where there must be one", async () => {
+    const user = await service.newcomer();
+    for (const answer of [await user.post("null"), await user.put(1, "null")])
+      expect([answer.status, await answer.json()]).toMatchObject([422, { errors: [{ loc: ["body"] }] }]);
   });
 
   test.each(["{}", '{"priority":1}', '{"id":1,"user_id":"x","created_at":"now"}'])(
@@ -235,6 +241,61 @@ describe("a body", () => {
       201,
     );
     expect("x" in {}).toBe(false);
+  });
+});
+
+describe("a body that may be left out", () => {
+  const form = { "content-type": "application/x-www-form-urlencoded" };
+  const json = { "content-type": "application/json" };
+
+  test.each([
+    ["none", undefined, {}],
+    ["none that says it is JSON", undefined, json],
+    ["an empty form", "", form],
+    ["an empty text", "", { "content-type": "text/plain;charset=UTF-8" }],
+    ["an empty upload", "", { "content-type": "multipart/form-data; boundary=x" }],
+    ["an empty something", "", { "content-type": "?" }],
+    ["nothing, compressed", "", { ...json, "content-encoding": "gzip" }],
+    ["{}", "{}", json],
+    ["null", "null", json],
+    ["null with white space", " null\n", json],
+    ["what isn't known", '{"priority":1}', json],
+  ])("%s toggles", async (_, body, headers) => {
+    const user = await service.newcomer();
+    const { id } = await user.task();
+    const answers = [
+      await user.send("PATCH", `/${id}/complete`, body, headers),
+      await user.send("PATCH", `/${id}/complete`, body, headers),
+    ];
+    const states = await Promise.all(answers.map((answer) => answer.json()));
+    expect(states).toMatchObject([{ completed: true }, { completed: false }]);
+  });
+
+  test("is still refused if there is one that is not JSON", async () => {
+    const user = await service.newcomer();
+    const { id } = await user.task();
+    const patch = (body: string, headers: Record<string, string>) =>
+      user.send("PATCH", `/${id}/complete`, body, headers);
+    expect((await patch("completed=true", form)).status).toBe(415);
+    expect((await patch("{}", { "content-type": "text/plain" })).status).toBe(415);
+    expect((await patch("{}", { ...json, "content-encoding": "gzip" })).status).toBe(415);
+    expect((await patch("completed", json)).status).toBe(400);
+    expect(await (await user.get(`/${id}`)).json()).toMatchObject({ completed: false });
+  });
+
+  test.each([
+    "application/json",
+    "text/plain",
+    "multipart/form-data",
+    "application/x-www-form-urlencoded",
+    "?",
+  ])("doesn't matter to a DELETE, even one that says it is %s", async (type) => {
+    const user = await service.newcomer();
+    for (const body of [undefined, "", "x"]) {
+      const { id } = await user.task();
+      const answer = await user.send("DELETE", `/${id}`, body, { "content-type": type });
+      expect(answer.status).toBe(204);
+    }
   });
 });
 

@@ -126,7 +126,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: U
           operationId: "completeTask",
           summary: "Complete a task, or reopen it",
           description:
-            'Without a body it toggles `completed`. With `{"completed": true}` it sets the state, so that a retry is safe.',
+            'Without a body (or with `{}` or `null`) it toggles `completed`. With `{"completed": true}` it sets the state, so that a retry is safe.',
         },
       },
     );
