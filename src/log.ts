@@ -11,8 +11,8 @@ export interface Logger {
   info: Write;
   warning: Write;
   error: Write;
-  /** Writes out what is still held back. */
-  flush(): void;
+  /** Hands over what is still held back. Resolves when the reader has taken it. */
+  flush(): Promise<void> | undefined;
 }
 
 /** A line of the log, as it is for machines. `fields` are members of it like the others. */
@@ -41,34 +41,60 @@ interface Sink {
  */
 export function createLogger(level: LogLevel, terminal: boolean, sink: Sink = Bun.stdout.writer()): Logger {
   const format: (line: Line) => string = terminal ? forPeople : JSON.stringify;
-  const out = buffered(sink, terminal ? 0 : 16 * 1024);
   const at = (name: LogLevel): Write =>
     LOG_LEVELS.indexOf(name) < LOG_LEVELS.indexOf(level)
       ? () => {}
       : (fields, message) =>
           out.write(format({ level: name, time: new Date().toISOString(), message, ...fields }));
-  return { info: at("INFO"), warning: at("WARNING"), error: at("ERROR"), flush: out.flush };
+  const warning = at("WARNING");
+  const out = buffered(sink, terminal ? 0 : 16 * 1024, (dropped) =>
+    warning({ dropped }, `${dropped} lines were dropped: the log was not read`),
+  );
+  return { info: at("INFO"), warning, error: at("ERROR"), flush: out.flush };
 }
 
-/** One write for many lines: for `size` characters, or what a tenth of a second brings. */
-function buffered(sink: Sink, size: number) {
+/** The most that is held for a reader that has stalled, in characters. What comes then is dropped. */
+const MAX_HELD = 8 * 1024 * 1024;
+
+/**
+ * One write for many lines: for `size` characters, or what a tenth of a second brings. The next one waits until the
+ * reader has taken it, since Bun's writer blocks nobody and holds whatever it is given.
+ */
+function buffered(sink: Sink, size: number, onDropped: (count: number) => void) {
   let lines = "";
-  const flush = async () => {
-    if (lines === "") return;
+  let dropped = 0;
+  /** Until the reader has taken what was written. A reader that keeps up needs no waiting for. */
+  let stalled: Promise<void> | undefined;
+
+  /** Writes at once, so that what is left when the process exits gets out. */
+  function send() {
     const text = lines;
+    const missing = dropped;
     lines = "";
+    dropped = 0;
+    if (missing > 0) onDropped(missing);
     try {
       sink.write(text);
-      await sink.flush();
+      const taken = sink.flush();
+      if (taken instanceof Promise) stalled = taken.catch(() => {}).then(goOn);
     } catch {
       // A pipe that was closed or a disk that is full is no reason to fail a request.
     }
+  }
+  function goOn(): Promise<void> | undefined {
+    stalled = undefined;
+    return flush();
+  }
+  const flush = () => {
+    if (stalled === undefined && lines !== "") send();
+    return stalled;
   };
   setInterval(flush, 100).unref();
   return {
     flush,
     write(line: string) {
-      lines += `${line}\n`;
+      if (lines.length + line.length > MAX_HELD) dropped++;
+      else lines += `${line}\n`;
       if (lines.length > size) flush();
     },
   };

@@ -13,7 +13,8 @@ export const SETTINGS = {
   ENVIRONMENT: "test",
   ...(await databaseSettings()),
   BETTER_AUTH_SECRET: "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU",
-  LOG_LEVEL: "CRITICAL",
+  // `TEST_LOG=INFO bun test …` shows the service's log among the tests.
+  LOG_LEVEL: process.env.TEST_LOG ?? "CRITICAL",
 };
 
 /** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
@@ -53,6 +54,7 @@ export async function spawnService(
       const parts = (rest + chunk).split("\n");
       rest = parts.pop() ?? "";
       lines.push(...parts);
+      if (process.env.TEST_LOG !== undefined) for (const line of parts) process.stderr.write(`${line}\n`);
       const listening = parts.find((line) => line.includes('"message":"listening"'));
       if (listening !== undefined) port.resolve(JSON.parse(listening).port);
     }

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, jest, test } from "bun:test";
 import type { LogLevel } from "../src/config.ts";
 import { createLogger, throttled } from "../src/log.ts";
 
@@ -70,9 +70,44 @@ test.each([
   await Bun.sleep(0);
 });
 
-test("what is repeated is written once", () => {
-  const lines: string[] = [];
-  const write = throttled((_, message) => lines.push(message));
-  for (const kind of ["a", "a", "b", "a"]) write(kind, {}, `kind ${kind}`);
-  expect(lines).toEqual(["kind a", "kind b"]);
+test("a log whose reader stalls holds 8 MiB, counts what it drops, and says so once it is read again", async () => {
+  const taken: string[] = [];
+  const reader = Promise.withResolvers<void>();
+  const log = createLogger("INFO", false, {
+    write: (text) => taken.push(text),
+    flush: () => reader.promise,
+  });
+  for (let n = 0; n < 20_000; n++) log.info({ n, padding: "x".repeat(900) }, "request");
+  expect(taken.join("").length).toBeLessThan(32 * 1024);
+  reader.resolve();
+  await log.flush();
+  await log.flush();
+  const text = taken.join("");
+  const lines = text
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const kept = lines.filter(({ message }) => message === "request");
+  expect(kept.map(({ n }) => n)).toEqual(kept.map((_, n) => n));
+  expect(text.length).toBeGreaterThan(8 * 1024 * 1024 - 1024);
+  expect(text.length).toBeLessThan(8 * 1024 * 1024 + 64 * 1024);
+  expect(lines.filter(({ level }) => level === "WARNING")).toMatchObject([{ dropped: 20_000 - kept.length }]);
+});
+
+test("what is repeated within a minute is written once, then counted, and a minute later written anew", () => {
+  jest.useFakeTimers();
+  const lines: [object, string][] = [];
+  const write = throttled((fields, message) => lines.push([fields, message]));
+  for (const kind of ["a", "a", "b", "a"]) write(kind, { kind }, `kind ${kind}`);
+  expect(lines.splice(0)).toEqual([
+    [{ kind: "a" }, "kind a"],
+    [{ kind: "b" }, "kind b"],
+  ]);
+  jest.advanceTimersByTime(59_000);
+  expect(lines).toEqual([]);
+  jest.advanceTimersByTime(1_000);
+  expect(lines.splice(0)).toEqual([[{ kind: "a", repeated: 2 }, "kind a (2 more times in the last minute)"]]);
+  write("a", { kind: "a" }, "kind a");
+  expect(lines).toEqual([[{ kind: "a" }, "kind a"]]);
+  jest.useRealTimers();
 });

@@ -1,5 +1,15 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  constants,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Task } from "../src/tasks/model.ts";
@@ -217,7 +227,59 @@ describe("the log", () => {
     expect(all).not.toContain(user.token);
     expect(all).not.toContain(BETTER_AUTH_SECRET);
   });
+
+  test("holds little while nobody reads it: the service goes on, and the log says what it lacks", async () => {
+    const pipe = join(emptyFolder(), "log");
+    Bun.spawnSync(["mkfifo", pipe]);
+    // Opened for reading as well, it doesn't wait for the other side.
+    const reader = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+    const probe = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
+    const { port = 0 } = probe;
+    await probe.stop(true);
+    const child = Bun.spawn([...command, "serve"], {
+      env: { PATH: process.env.PATH, ...SETTINGS, LOG_LEVEL: "INFO", HOST: "127.0.0.1", PORT: `${port}` },
+      stdout: openSync(pipe, "w"),
+    });
+    const url = `http://127.0.0.1:${port}`;
+    while ((await fetch(`${url}/health`).catch(() => undefined))?.status !== 200) await Bun.sleep(50);
+    const before = residentBytes(child.pid);
+
+    const long = `/${"x".repeat(10_000)}`;
+    for (let round = 0; round < 400; round++)
+      await Promise.all(Array.from({ length: 100 }, () => fetch(url + long).then((answer) => answer.text())));
+    expect((await fetch(`${url}/health`)).status).toBe(200);
+    expect(residentBytes(child.pid) - before).toBeLessThan(100 * 1024 * 1024);
+
+    let text = "";
+    const buffer = new Uint8Array(64 * 1024);
+    const read = () => {
+      try {
+        return readSync(reader, buffer);
+      } catch {
+        return 0;
+      }
+    };
+    while (!text.includes("lines were dropped")) {
+      const length = read();
+      text += new TextDecoder().decode(buffer.subarray(0, length));
+      if (length === 0) await Bun.sleep(10);
+    }
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(0);
+    const lines = text
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => JSON.parse(line));
+    const dropped: number = lines.find(({ level }) => level === "WARNING").dropped;
+    const written = lines.filter(({ status }) => status === 404);
+    expect(dropped).toBeGreaterThan(0);
+    expect(written.length + dropped).toBeGreaterThanOrEqual(40_000);
+    expect(written[0].path).toBe(`${long.slice(0, 200)}…`);
+  });
 });
+
+const residentBytes = (pid: number) =>
+  Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
 
 describe("a command", () => {
   test.each([

@@ -29,7 +29,7 @@ export const requests = (log: Logger, stopping: () => boolean) =>
       log.info(
         {
           method: request.method,
-          path,
+          path: path.length > MAX_PATH ? `${path.slice(0, MAX_PATH)}…` : path,
           status: set.status,
           duration_ms: Math.round((performance.now() - startedAt) * 100) / 100,
           request_id: set.headers["x-request-id"],
@@ -38,6 +38,9 @@ export const requests = (log: Logger, stopping: () => boolean) =>
         "request",
       );
     });
+
+/** How much of a path goes into the log, in characters: enough for every path that there is here. */
+const MAX_PATH = 200;
 
 const requestId = (given: string | null) =>
   given !== null && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : crypto.randomUUID();
