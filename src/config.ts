@@ -1,12 +1,13 @@
 import { readFileSync } from "node:fs";
-import { isAbsolute, resolve } from "node:path";
+import { resolve } from "node:path";
+import { parseDatabaseUrl, type Server } from "./db/url.ts";
 
 export type Algorithm = keyof typeof SECRET_BYTES;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export type DatabaseSettings =
   | { driver: "embedded"; directory: string | undefined }
-  | { driver: "neon" | "postgres"; url: string };
+  | ({ driver: "neon" | "postgres" } & Server);
 
 export interface Config {
   environment: string;
@@ -156,8 +157,8 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
     },
 
     choice<const Choice extends string>(name: string, choices: readonly Choice[], fallback: Choice): Choice {
-      const value = text(name)?.toUpperCase();
-      const choice = choices.find((choice) => choice === value);
+      const value = text(name)?.toLowerCase();
+      const choice = choices.find((choice) => choice.toLowerCase() === value);
       if (value !== undefined && choice === undefined)
         mistakes.push(`${name} must be one of ${choices.join(", ")}`);
       return choice ?? fallback;
@@ -198,30 +199,25 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
     },
 
     database(name: string, production: boolean, viaNeon: boolean): DatabaseSettings {
-      const inMemory: DatabaseSettings = { driver: "embedded", directory: undefined };
-      const url = settings.secret(name);
+      const driver = settings.choice("DB_DRIVER", ["auto", "tcp", "neon"], "auto");
+      const prepared = settings.choice("DB_PREPARED_STATEMENTS", ["auto", "True", "False"], "auto");
+      // Some ways of passing it on keep the quotes, and Neon's console shows it as an argument of psql.
+      const url = settings.secret(name)?.replace(/^(?:psql\s+)?(["']?)(.*)\1$/s, "$2");
       if (url === undefined) {
-        if (!production) return { driver: "embedded", directory: resolve(DATA_DIRECTORY) };
-        if (!mistakes.some((mistake) => mistake.startsWith(name)))
+        if (production && !mistakes.some((mistake) => mistake.startsWith(name)))
           mistakes.push(`${name} is required: postgres://USER:PASSWORD@HOST/DATABASE`);
-        return inMemory;
+        return { driver: "embedded", directory: resolve(DATA_DIRECTORY) };
       }
-      if (url === "memory://") return inMemory;
       const path = /^pglite:\/\/(.+)$/.exec(url)?.[1];
-      if (path !== undefined)
-        return { driver: "embedded", directory: isAbsolute(path) ? path : resolve(path) };
-      if (/^postgres(ql)?:\/\//.test(url) && URL.canParse(url) && new URL(url).hostname !== "") {
-        const { hostname, searchParams } = new URL(url);
-        const sslmode = searchParams.get("sslmode") ?? "disable";
-        if (["disable", "prefer", "require", "verify-ca", "verify-full"].includes(sslmode))
-          return { driver: viaNeon || hostname.endsWith(".neon.tech") ? "neon" : "postgres", url };
-        mistakes.push(`${name} has an unknown sslmode: disable, require and verify-full are known`);
-        return inMemory;
+      if (path !== undefined) return { driver: "embedded", directory: resolve(path) };
+      const server = url === "memory://" ? [] : parseDatabaseUrl(url, readFile);
+      if (Array.isArray(server)) {
+        mistakes.push(...server.map((mistake) => `${name} ${mistake}`));
+        return { driver: "embedded", directory: undefined };
       }
-      mistakes.push(
-        `${name} must be postgres://USER:PASSWORD@HOST/DATABASE, pglite://DIRECTORY or memory://`,
-      );
-      return inMemory;
+      const isNeon = driver === "auto" ? viaNeon || server.host.endsWith(".neon.tech") : driver === "neon";
+      const prepare = prepared === "auto" ? server.prepare : prepared === "True";
+      return { ...server, driver: isNeon ? "neon" : "postgres", prepare };
     },
   };
   return settings;

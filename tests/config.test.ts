@@ -76,6 +76,93 @@ describe("settings", () => {
     expect(loadConfig({ DATABASE_URL: url }).database).toMatchObject(expected);
   });
 
+  const HOST = "db.example.com:5432/tasks";
+  test.each<[string, string]>([
+    ["postgresql+psycopg2://u:p@db.example.com/tasks", `u:p@${HOST}?sslmode=prefer`],
+    ["postgresql+asyncpg://u:p@db.example.com/tasks?ssl=require", `u:p@${HOST}?sslmode=require`],
+    ["'postgres+psycopg://u:p@db.example.com/tasks'", `u:p@${HOST}?sslmode=prefer`],
+    ['"postgres://u:p@db.example.com/tasks?ssl=true"', `u:p@${HOST}?sslmode=require`],
+    [
+      "psql 'postgresql://u:p@db.example.com/tasks?sslmode=verify-full&channel_binding=require'",
+      `u:p@${HOST}?sslmode=verify-full`,
+    ],
+    ["postgres://u:100%@db.example.com/tasks", `u:100%25@${HOST}?sslmode=prefer`],
+    [
+      "postgres://u:a@b:c/d?e#f g%@db.example.com/tasks",
+      `u:a%40b%3Ac%2Fd%3Fe%23f%20g%25@${HOST}?sslmode=prefer`,
+    ],
+    ["postgres://u:a%40b%25@db.example.com/tasks", `u:a%40b%25@${HOST}?sslmode=prefer`],
+    ["postgres://u@azure:p@db.example.com/tasks", `u%40azure:p@${HOST}?sslmode=prefer`],
+    [
+      "postgres://u:p@db.example.com/tasks?application_name=me@home",
+      `u:p@${HOST}?sslmode=prefer&application_name=me%40home`,
+    ],
+    [
+      "postgres://u:p@db.example.com/tasks?schema=public&connection_limit=1&pool_timeout=0&supa=base-pooler.x&uselibpqcompat=true&connect_timeout=10&keepalives_idle=30&target_session_attrs=read-write",
+      `u:p@${HOST}?sslmode=prefer`,
+    ],
+    [
+      "postgres://u:p@db.example.com/tasks?sslmode=no-verify&schema=Team",
+      `u:p@${HOST}?sslmode=require&options=-c%20search_path%3D%22Team%22`,
+    ],
+    [
+      "postgres://u:p@[::1]:6432/tasks?options=-c%20geqo%3Doff",
+      "u:p@[::1]:6432/tasks?sslmode=prefer&options=-c%20geqo%3Doff",
+    ],
+    [
+      "postgres:///tasks",
+      "localhost:5432/tasks?sslmode=disable&path=%2Fvar%2Frun%2Fpostgresql%2F.s.PGSQL.5432",
+    ],
+    [
+      "postgres://u:p@%2Ftmp:5433/tasks?sslmode=require",
+      "u:p@localhost:5433/tasks?sslmode=disable&path=%2Ftmp%2F.s.PGSQL.5433",
+    ],
+    [
+      "postgres://u:p@/tasks?host=/cloudsql/a:b:c",
+      "u:p@localhost:5432/tasks?sslmode=disable&path=%2Fcloudsql%2Fa%3Ab%3Ac%2F.s.PGSQL.5432",
+    ],
+    [
+      "postgres://?host=db.example.com&user=u&password=p%2Bq&dbname=tasks&port=5432",
+      `u:p%2Bq@${HOST}?sslmode=prefer`,
+    ],
+  ])("DATABASE_URL as people have it: %s", (url, expected) => {
+    expect(loadConfig({ DATABASE_URL: url }).database).toMatchObject({
+      driver: "postgres",
+      url: `postgres://${expected}`,
+    });
+  });
+
+  test.each([
+    ["require", "verify-ca"],
+    ["verify-full", "verify-full"],
+  ])("with sslmode=%s, a URL's own certificates are what the server is verified by", (asked, sslmode) => {
+    const url = `postgres://h/db?sslmode=${asked}&sslrootcert=/etc/ca.pem`;
+    expect(loadConfig({ DATABASE_URL: url }, (path) => `PEM of ${path}`).database).toMatchObject({
+      url: `postgres://h:5432/db?sslmode=${sslmode}`,
+      ca: "PEM of /etc/ca.pem",
+    });
+  });
+
+  test.each<[Record<string, string>, boolean | undefined]>([
+    [{ DATABASE_URL: "postgres://h/db" }, undefined],
+    [{ DATABASE_URL: "postgres://h/db?pgbouncer=true" }, false],
+    [{ DATABASE_URL: "postgres://h/db?prepared_statement_cache_size=0" }, false],
+    [{ DATABASE_URL: "postgres://h/db", DB_PREPARED_STATEMENTS: "false" }, false],
+    [{ DATABASE_URL: "postgres://h/db?pgbouncer=true", DB_PREPARED_STATEMENTS: "True" }, true],
+  ])("say whether statements may have names: %p", (environment, prepare) => {
+    expect(loadConfig(environment).database).toMatchObject({ prepare });
+  });
+
+  test.each([
+    ["ep-cool-1.eu-central-1.aws.neon.tech", "tcp", "postgres"],
+    ["ep-cool-1.eu-central-1.aws.neon.tech", "auto", "neon"],
+    ["127.0.0.1", "neon", "neon"],
+  ])("of %s, DB_DRIVER=%s choose %s", (host, DB_DRIVER, driver) => {
+    expect(loadConfig({ DATABASE_URL: `postgres://u:p@${host}/db`, DB_DRIVER }).database.driver).toBe(
+      driver as "neon",
+    );
+  });
+
   test("of a JWKS give its origin as issuer and audience, unless they are set", () => {
     const url = "https://app.example.com/api/auth/jwks";
     expect(loadConfig({ BETTER_AUTH_JWKS_URL: url, JWT_AUDIENCE: "tasks" }).jwt).toMatchObject({
@@ -178,15 +265,43 @@ describe("a start is refused", () => {
     },
   );
 
+  test.each(["postgres://", "sqlite:///x", "pglite://", "not a url", "postgres://h/db?sslmode=sometimes"])(
+    "with DATABASE_URL=%s",
+    (DATABASE_URL) => {
+      expect(namesOf(mistakes({ DATABASE_URL }))).toEqual(["DATABASE_URL"]);
+    },
+  );
+
   test.each([
-    "postgres://",
-    "postgres:///db",
-    "sqlite:///x",
-    "pglite://",
-    "not a url",
-    "postgres://h/db?sslmode=sometimes",
-  ])("with DATABASE_URL=%s", (DATABASE_URL) => {
-    expect(namesOf(mistakes({ DATABASE_URL }))).toEqual(["DATABASE_URL"]);
+    [
+      "postgres://u:hunter2@h/db?foo=hunter2&bar=1&sslcert=x",
+      "has parameters that mean nothing here: foo, bar, sslcert",
+    ],
+    ["postgres://u:hunter2@h1:5432,h2:5432/db", "names several hosts: give one that leads to the primary"],
+    [
+      "postgres://u:hunter2%41%zz@h/db",
+      "has a % in its password that encodes nothing, beside others that do: write it as %25",
+    ],
+    ["postgres://u:hunter2@h:99999/db", "has a port that is not a number from 1 to 65535"],
+    [
+      "postgres://u:p@h?hunter2=1@h/db",
+      "can be read in two ways: in the password, write @ as %40, / as %2F, ? as %3F and # as %23",
+    ],
+    ["postgres://u:hunter2@h/db?schema=a;b", "has a schema that isn't letters, digits and _"],
+    [
+      "postgres://u:hunter2@h/db?sslrootcert=/none&sslmode=verify-full",
+      "has an sslrootcert that must name a file that can be read",
+    ],
+    [
+      "jdbc:postgresql://h/db?password=hunter2",
+      "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://",
+    ],
+    [
+      "postgres://u:hunter2@h:port/db",
+      "is not quite postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://",
+    ],
+  ])("with the exact fault of %s", (DATABASE_URL, fault) => {
+    expect(mistakes({ DATABASE_URL })).toEqual([`DATABASE_URL ${fault}`]);
   });
 
   test("with a secret given twice, in a file that is not there, or in an empty one", () => {

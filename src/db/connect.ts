@@ -12,6 +12,6 @@ export async function connect({ database, pool, neonProxy }: Config): Promise<Da
     case "neon":
       return (await import("./neon.ts")).neon(database.url, pool, neonProxy);
     case "postgres":
-      return (await import("./postgres.ts")).postgres(database.url, pool);
+      return (await import("./postgres.ts")).postgres(database, pool);
   }
 }

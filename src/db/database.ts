@@ -37,6 +37,6 @@ export class DatabaseTimeout extends Error {}
 
 /** Where a database is, for its label: without the password. */
 export function addressOf(url: string): string {
-  const { hostname, port, pathname } = new URL(url);
-  return `${hostname}:${port || 5432}${pathname}`;
+  const { hostname, port, pathname, searchParams } = new URL(url);
+  return `${searchParams.get("path") ?? `${hostname}:${port || 5432}`}${pathname}`;
 }

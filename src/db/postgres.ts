@@ -11,6 +11,7 @@ import {
   type Query,
   STATEMENT_TIMEOUT_MS,
 } from "./database.ts";
+import type { Server } from "./url.ts";
 
 /**
  * After how long without an answer a connection is passed over while there are others, in milliseconds. (A server
@@ -27,11 +28,16 @@ const STALLED_AFTER = 5;
  * Postgres's if they share one, instead of 15. So quick statements share the first. The others wait for locks and
  * for the disk: each takes a connection that is free, as long as there is one, and the first such.
  */
-export function postgres(url: string, { size, overflow, prePing, recycleSeconds }: Config["pool"]): Database {
+export function postgres(
+  { url, ca, prepare }: Server,
+  { size, overflow, prePing, recycleSeconds }: Config["pool"],
+): Database {
   const open = () =>
     new SQL({
       url,
       max: 1,
+      ...(ca !== undefined && { tls: { ca } }),
+      prepare: prepare ?? true,
       // What has been idle is given back, or with pre-ping off, kept.
       idleTimeout: prePing ? IDLE_TIMEOUT_MS / 1000 : 0,
       maxLifetime: recycleSeconds,
