@@ -16,7 +16,7 @@ interface Operation {
   summary: string;
   description: string;
   security: object[];
-  parameters?: { name: string; description: string; schema: { type: string } }[];
+  parameters?: { name: string; description: string; deprecated?: boolean; schema: { type: string } }[];
   responses: Record<string, { description: string; content?: Record<string, unknown> }>;
 }
 
@@ -96,7 +96,15 @@ describe("the document", () => {
       "order",
       "limit",
       "cursor",
+      "completed",
+      "offset",
+      "skip",
     ]);
+    expect(
+      operation("listTasks")
+        ?.parameters?.filter(({ deprecated }) => deprecated)
+        .map(({ name }) => name),
+    ).toEqual(["completed", "offset", "skip"]);
     const schemaOf = (id: string, name: string) =>
       operation(id)?.parameters?.find((parameter) => parameter.name === name)?.schema;
     expect(schemaOf("listTasks", "limit")).toEqual({
@@ -104,6 +112,10 @@ describe("the document", () => {
       minimum: 1,
       maximum: 1000,
       default: 1000,
+    } as never);
+    expect(schemaOf("listTasks", "status")).toMatchObject({ enum: ["all", "pending", "completed"] } as never);
+    expect(schemaOf("listTasks", "sort")).toMatchObject({
+      enum: ["created_at", "updated_at", "title"],
     } as never);
     expect(schemaOf("getTask", "id")?.type).toBe("integer");
   });

@@ -131,6 +131,7 @@ describe("a value that is wrong is named and not echoed", () => {
     ["GET", "?status=marker"],
     ["GET", "?sort=marker&order=marker"],
     ["GET", "?limit=marker"],
+    ["GET", "?completed=marker&offset=marker&skip=marker"],
     ["GET", "?cursor=marker"],
     ["GET", `?search=${"marker".repeat(50)}`],
     ["GET", "?search=marker%00"],
@@ -369,7 +370,17 @@ describe("whatever comes", () => {
 
   test("a list parameter is never a 5xx", async () => {
     const user = await service.newcomer();
-    const name = fc.constantFrom("status", "search", "sort", "order", "limit", "cursor");
+    const name = fc.constantFrom(
+      "status",
+      "search",
+      "sort",
+      "order",
+      "limit",
+      "cursor",
+      "completed",
+      "offset",
+      "skip",
+    );
     await fc.assert(
       fc.asyncProperty(name, anyText, async (name, value) => {
         const query = `?${name}=${encodeURIComponent(value.toWellFormed())}`;

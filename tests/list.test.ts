@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { connect } from "node:net";
 import { encodeCursor } from "../src/tasks/cursor.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { service, type User } from "./harness.ts";
@@ -55,6 +56,133 @@ describe("a list", () => {
   test("ignores parameters that it does not know", async () => {
     const user = await userWith("a");
     expect(await titles(await user.get("?page=7&_=1&__proto__=x&sort[]=y"))).toEqual(["a"]);
+  });
+});
+
+describe("what front ends of the FastAPI backend ask for", () => {
+  const done = (title: string) => ({ title, completed: true });
+
+  test.each([
+    ...["ALL", "All"].map((word) => [`status=${word}`, "dcba"]),
+    ...["incomplete", "active", "ACTIVE", "Pending", "PENDING"].map((word) => [`status=${word}`, "ca"]),
+    ...["done", "Done", "COMPLETED"].map((word) => [`status=${word}`, "db"]),
+    ["completed=true", "db"],
+    ["completed=True", "db"],
+    ["completed=false", "ca"],
+    ["completed=false&status=active", "ca"],
+    ["completed=true&status=DONE", "db"],
+    ["sort=created&order=asc", "abcd"],
+    ["sort=updated", "dcba"],
+    ["sort=due_date", "dcba"],
+    ["sort=due_date&order=asc", "dcba"],
+    ["offset=1", "cba"],
+    ["skip=1", "cba"],
+    ["skip=1&offset=1", "cba"],
+    ["offset=0", "dcba"],
+    ["offset=4", ""],
+    ["offset=10000", ""],
+    ["offset=1&limit=2", "cb"],
+    ["skip=3&limit=2", "a"],
+    ["sort=title&order=asc&skip=2", "cd"],
+    ["search=c&skip=1", ""],
+    ["page=2&size=1", "dcba"],
+  ])("?%s", async (query, expected) => {
+    const user = await userWith("a", done("b"), "c", done("d"));
+    const answer = await user.get(`?${query}`);
+    expect((await titles(answer)).join("")).toBe(expected);
+  });
+
+  test.each([
+    ["offset=1", 4],
+    ["offset=1&limit=1", 4],
+    ["offset=4", 4],
+    ["skip=100&limit=1", 4],
+    ["completed=true&skip=1", 2],
+    ["completed=true&skip=7", 2],
+    ["status=active", 2],
+    ["status=active&limit=1", 2],
+    ["status=completed&limit=1", 2],
+    ["search=b&limit=1", 1],
+    ["search=b&status=pending&limit=1", 0],
+    ["search=b", 1],
+    ["search=b&offset=1", 1],
+    ["search=x", 0],
+    ["search=x&offset=1", 0],
+  ])("?%s counts what matches, wherever it begins", async (query, total) => {
+    const user = await userWith("a", done("b"), "c", done("d"));
+    expect((await user.get(`?${query}`)).headers.get("x-total-count")).toBe(String(total));
+  });
+
+  test.each(["offset", "skip"])("%s leads on by cursor, past what it skipped", async (name) => {
+    const user = await userWith(..."abcdefg");
+    const answer = await user.get(`?${name}=2&limit=2&completed=false&sort=created`);
+    const link = new URL(next(answer) ?? "", service.url);
+    expect(Object.fromEntries(link.searchParams)).toEqual({
+      limit: "2",
+      completed: "false",
+      sort: "created",
+      cursor: expect.any(String),
+    });
+    const rest = await pages(user, `?${name}=2&limit=2&completed=false&sort=created`);
+    expect(rest.map((page) => page.map(({ title }) => title).join(""))).toEqual(["ed", "cb", "a"]);
+  });
+
+  test("a list by due date leads on in the default order, whatever order it names", async () => {
+    const user = await userWith(..."abc");
+    const found = await pages(user, "?sort=due_date&order=asc&limit=1");
+    expect(found.flat().map(({ title }) => title)).toEqual(["c", "b", "a"]);
+  });
+
+  test("without the end of the list there is no link", async () => {
+    const user = await userWith(..."abc");
+    for (const query of ["?limit=3", "?limit=1&offset=2", "?offset=1&limit=2", "?limit=1000"])
+      expect((await user.get(query)).headers.get("link")).toBeNull();
+    for (const query of ["?limit=2", "?limit=1&offset=1"])
+      expect((await user.get(query)).headers.get("link")).not.toBeNull();
+  });
+});
+
+describe("the address of the next page", () => {
+  /** The head of the answer to a list of one, asked for in so many words. */
+  const head = (user: User, version: string, host: string[]) =>
+    new Promise<string>((resolve, reject) => {
+      const lines = [
+        `GET ${new URL(user.path()).pathname}?limit=1&a=1&a=2&b=%26 HTTP/${version}`,
+        ...host,
+        `Authorization: Bearer ${user.token}`,
+        "Connection: close",
+      ];
+      const socket = connect(Number(new URL(service.url).port), "127.0.0.1", () =>
+        socket.write(`${lines.join("\r\n")}\r\n\r\n`),
+      );
+      let answer = "";
+      socket.on("data", (data) => {
+        answer += data;
+      });
+      socket.on("close", () => resolve(answer.split("\r\n\r\n")[0] ?? "")).on("error", reject);
+    });
+
+  test.each([
+    ["1.0", []],
+    ["1.0", ["Host: localhost"]],
+    ["1.1", ["Host: a:b"]],
+    ["1.1", ["Host: ::1"]],
+    ["1.1", ["Host: [::1]"]],
+    ["1.1", ["Host: "]],
+    ["1.1", ["Host: x"]],
+    ["1.1", ["Host: a b"]],
+    ["1.1", ["Host: tasks.example.com:8443"]],
+  ])("is the same over HTTP/%s with %j", async (version, host) => {
+    const user = await service.newcomer("a|b/ü c");
+    await user.task();
+    await user.task();
+    const answer = await head(user, version, host);
+    expect(answer).toStartWith("HTTP/1.1 200");
+    const link = /^link: <([^>]*)>; rel="next"$/im.exec(answer)?.[1] ?? "";
+    expect(link).toStartWith("/api/a%7Cb%2F%C3%BC%20c/tasks?limit=1&a=1&a=2&b=%26&cursor=");
+    expect(
+      (await fetch(service.url + link, { headers: { authorization: `Bearer ${user.token}` } })).status,
+    ).toBe(200);
   });
 });
 
@@ -137,6 +265,14 @@ describe("paging", () => {
     });
   });
 
+  test.each(["😀", "\u0001", '"', "用"])("goes on after a title of 200 times %j", async (character) => {
+    const user = await userWith(...[1, 2, 3].map(() => character.repeat(200)));
+    for (const order of ["asc", "desc"]) {
+      const found = await pages(user, `?sort=title&order=${order}&limit=1`);
+      expect(new Set(found.flat().map(({ id }) => id)).size).toBe(3);
+    }
+  });
+
   test("counts all that match, on every page", async () => {
     const user = await userWith("a", "b", "c");
     const first = await user.get("?limit=2");
@@ -165,8 +301,23 @@ describe("what a list refuses", () => {
       `limit=${v}`,
       "limit",
     ]),
-    ...["ALL", "", "done", "pending,completed"].map((v) => [`status=${v}`, "status"]),
-    ...["id", "Title", "", "constructor"].map((v) => [`sort=${v}`, "sort"]),
+    ...["", "open", "do", "all.", "pending,completed", "__proto__"].map((v) => [`status=${v}`, "status"]),
+    ...["", "1", "yes", "completed"].map((v) => [`completed=${v}`, "completed"]),
+    ...["offset", "skip"].flatMap((name) =>
+      ["10001", "-1", "+1", "1.0", "1e2", "%201", "01", "", "x"].map((v) => [`${name}=${v}`, name]),
+    ),
+    ["offset=1&skip=2", "skip"],
+    ["offset=0&skip=1", "skip"],
+    ["completed=true&status=pending", "completed"],
+    ["completed=true&status=active", "completed"],
+    ["completed=false&status=done", "completed"],
+    ["completed=true&status=all", "completed"],
+    [`offset=1&cursor=${encodeCursor(task, "created_at", "desc")}`, "offset"],
+    [`offset=0&cursor=${encodeCursor(task, "created_at", "desc")}`, "offset"],
+    [`skip=1&cursor=${encodeCursor(task, "created_at", "desc")}`, "skip"],
+    [`sort=due_date&order=asc&cursor=${encodeCursor(task, "created_at", "asc")}`, "cursor"],
+    ["sort=due_date&order=up", "order"],
+    ...["id", "Title", "due", "CREATED", "", "constructor"].map((v) => [`sort=${v}`, "sort"]),
     ...["ASC", "", "up"].map((v) => [`order=${v}`, "order"]),
     [`search=${"a".repeat(201)}`, "search"],
     ["search=%00", "search"],
@@ -196,6 +347,15 @@ describe("what a list refuses", () => {
     const cursor = forged("title", "asc", title, 1);
     const answer = await (await service.newcomer()).get(`?sort=title&order=asc&cursor=${cursor}`);
     expect(answer.status).toBe(422);
+  });
+
+  test("what contradicts itself, all of it at once", async () => {
+    const cursor = encodeCursor(task, "created_at", "desc");
+    const answer = await (await service.newcomer()).get(
+      `?completed=true&status=pending&offset=1&skip=2&cursor=${cursor}`,
+    );
+    const { errors } = (await answer.json()) as { errors: { loc: string[] }[] };
+    expect(new Set(errors.map(({ loc }) => loc[1]))).toEqual(new Set(["completed", "offset", "skip"]));
   });
 
   test("all of it at once", async () => {

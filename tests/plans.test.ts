@@ -60,7 +60,7 @@ async function plansOf(operation: () => Promise<unknown>): Promise<Plan[]> {
   return plans;
 }
 
-const listing = { status: "all", search: undefined, limit: 20, after: undefined } as const;
+const listing = { status: "all", search: undefined, limit: 20, offset: 0, after: undefined } as const;
 const sorts = ["created_at", "updated_at", "title"] as const;
 const operations: [string, () => Promise<unknown>][] = [
   ...sorts.flatMap((sort) =>
@@ -76,6 +76,7 @@ const operations: [string, () => Promise<unknown>][] = [
       [`list all by ${sort} ${order}`, () => tasks.list({ ...listing, limit: 1000, sort, order })],
     ]),
   ),
+  ["list with an offset", () => tasks.list({ ...listing, offset: 5, sort: "created_at", order: "desc" })],
   [
     "list what is pending",
     () => tasks.list({ ...listing, status: "pending", sort: "created_at", order: "desc" }),

@@ -106,8 +106,10 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
     ...rest,
     security: signedIn ? [{ bearer: [] }] : [],
     ...(parameters && {
-      parameters: parameters.map(({ examples, ...parameter }) => ({
+      parameters: parameters.map(({ examples, schema: { deprecated, ...schema }, ...parameter }) => ({
         ...parameter,
+        schema,
+        ...(deprecated === true && { deprecated }),
         ...(examples && { example: examples[0] }),
       })),
     }),
@@ -161,7 +163,7 @@ interface Found {
 
 interface Operation {
   operationId: string;
-  parameters?: { examples?: unknown[] }[];
+  parameters?: { examples?: unknown[]; schema: { deprecated?: boolean } }[];
   requestBody?: { content: Record<string, { schema: { $id?: string } }> };
   responses: Record<string, { $id?: string }>;
 }

@@ -50,15 +50,32 @@ export const decimal = (options: {
   minimum: number;
   maximum: number;
   default?: number;
+  deprecated?: boolean;
   description?: string;
   examples?: unknown[];
 }): TUnsafe<number | `${number}`> => Type.Unsafe({ [Kind]: "Decimal", type: "integer", ...options });
 
-/** One of a few words. */
+/** What a schema of words lets through, in which case it doesn't matter. */
+const Accepted = Symbol("Accepted");
+
+/**
+ * One of a few words, each with its meaning. The document has the meanings; other words for one are understood, no
+ * more. `anyCase` takes them in upper case too.
+ */
 export const oneOf = <const Word extends string>(
-  words: readonly Word[],
-  options: { default?: NoInfer<Word>; description?: string },
-): TUnsafe<Word> => Type.Unsafe({ [Kind]: "OneOf", type: "string", enum: words, ...options });
+  words: Readonly<Record<string, Word>>,
+  {
+    anyCase = false,
+    ...keywords
+  }: { anyCase?: boolean; default?: NoInfer<Word>; deprecated?: boolean; description?: string },
+): TUnsafe<Word> =>
+  Type.Unsafe({
+    [Kind]: "OneOf",
+    [Accepted]: new RegExp(`^(${Object.keys(words).join("|")})$`, anyCase ? "i" : ""),
+    type: "string",
+    enum: [...new Set(Object.values(words))],
+    ...keywords,
+  });
 
 const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
   Text(schema, value) {
@@ -83,9 +100,9 @@ const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
       return { type: "less_than_equal", msg: `Input should be less than or equal to ${maximum}` };
   },
   OneOf(schema, value) {
-    const words: unknown[] = schema.enum;
-    if (!words.includes(value))
-      return { type: "literal_error", msg: `Input should be one of: ${words.join(", ")}` };
+    const accepted: RegExp = schema[Accepted as never];
+    if (typeof value !== "string" || !accepted.test(value))
+      return { type: "literal_error", msg: `Input should be one of: ${schema.enum.join(", ")}` };
   },
 };
 

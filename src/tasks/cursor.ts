@@ -1,7 +1,7 @@
-import type { Listing, Task } from "./model.ts";
+import type { ListQuery, Task } from "./model.ts";
 
-export type Sort = NonNullable<Listing["sort"]>;
-export type Order = NonNullable<Listing["order"]>;
+export type Sort = ListQuery["sort"];
+export type Order = ListQuery["order"];
 
 /** The place between two tasks of a list: the sort key and the id of the task before it. */
 export interface Position {

@@ -1,5 +1,5 @@
 import { type Static, Type } from "@sinclair/typebox";
-import { decimal, oneOf, text } from "../http/validation.ts";
+import { decimal, oneOf, text, type Violation } from "../http/validation.ts";
 
 const title = text({
   trimmed: true,
@@ -101,10 +101,48 @@ export const OwnedTask = Type.Object(
 /** How many tasks a list has at most, and unless it is asked for fewer. */
 export const MAX_LIMIT = 1000;
 
+/**
+ * The words of a list's parameters. Those that mean themselves are the API. The others, `completed`, `offset` and
+ * `skip` are for compatibility: what front ends of the FastAPI backend send for the same thing.
+ */
+const STATUS = {
+  all: "all",
+  pending: "pending",
+  completed: "completed",
+  incomplete: "pending",
+  active: "pending",
+  done: "completed",
+} as const;
+const SORT = {
+  created_at: "created_at",
+  updated_at: "updated_at",
+  title: "title",
+  created: "created_at",
+  updated: "updated_at",
+  // No task has one here: they come in the default order.
+  due_date: "created_at",
+} as const;
+const COMPLETED = { true: "completed", false: "pending" } as const;
+
+const skipped = (meaning: string) =>
+  Type.Optional(
+    decimal({
+      minimum: 0,
+      maximum: 10_000,
+      deprecated: true,
+      description: `${meaning} For compatibility: \`cursor\` neither skips nor repeats a task, and is as fast on every page.`,
+    }),
+  );
+
 export const Listing = Type.Object(
   {
     status: Type.Optional(
-      oneOf(["all", "pending", "completed"], { default: "all", description: "Which tasks to list." }),
+      // No `default`: Elysia would fill it in, and then nobody could tell whether it was given beside `completed`.
+      oneOf(STATUS, {
+        anyCase: true,
+        description:
+          "Which tasks to list, by default all. For compatibility, `incomplete` and `active` are understood as `pending`, `done` as `completed`, all in any case.",
+      }),
     ),
     search: Type.Optional(
       text({
@@ -114,12 +152,15 @@ export const Listing = Type.Object(
       }),
     ),
     sort: Type.Optional(
-      oneOf(["created_at", "updated_at", "title"], {
+      oneOf(SORT, {
         default: "created_at",
-        description: "What to sort by. Titles are in code point order; ties are in order of id.",
+        description:
+          "What to sort by. Titles are in code point order; ties are in order of id. For compatibility, `created` and `updated` are understood, and `due_date` gives the default order.",
       }),
     ),
-    order: Type.Optional(oneOf(["asc", "desc"], { default: "desc", description: "Which way to sort." })),
+    order: Type.Optional(
+      oneOf({ asc: "asc", desc: "desc" }, { default: "desc", description: "Which way to sort." }),
+    ),
     limit: Type.Optional(
       decimal({
         minimum: 1,
@@ -134,9 +175,66 @@ export const Listing = Type.Object(
         description: "Where to go on: taken from the `Link` header of the page before, as it is.",
       }),
     ),
+    completed: Type.Optional(
+      oneOf(
+        { true: "true", false: "false" },
+        {
+          anyCase: true,
+          deprecated: true,
+          description: "For compatibility: `true` is `status=completed`, `false` is `status=pending`.",
+        },
+      ),
+    ),
+    offset: skipped("How many tasks to skip."),
+    skip: skipped("The same as `offset`."),
   },
   open,
 );
+
+/** What a list is asked for, in the API's own words. */
+export interface ListQuery {
+  status: (typeof STATUS)[keyof typeof STATUS];
+  search: string | undefined;
+  sort: (typeof SORT)[keyof typeof SORT];
+  order: "asc" | "desc";
+  limit: number;
+  offset: number;
+  cursor: string | undefined;
+}
+
+/** Reads what `Listing` has let through, or says what of it contradicts something else. */
+export function listQuery(given: Listing): ListQuery | Violation[] {
+  const { search, sort = "created_at", order = "desc", cursor } = given;
+  const completed = meaningOf(given.completed, COMPLETED);
+  const status = meaningOf(given.status, STATUS) ?? completed ?? "all";
+  const offset = given.offset ?? given.skip;
+  const conflicts = [
+    completed !== undefined && completed !== status && conflict("completed", "status"),
+    given.skip !== undefined && given.skip !== offset && conflict("skip", "offset"),
+    cursor !== undefined && given.offset !== undefined && conflict("offset", "cursor"),
+    cursor !== undefined && given.skip !== undefined && conflict("skip", "cursor"),
+  ].filter((found) => found !== false);
+  if (conflicts.length > 0) return conflicts;
+  return {
+    status,
+    search,
+    sort: meaningOf(sort, SORT) ?? "created_at",
+    order: (sort as string) === "due_date" ? "desc" : order,
+    limit: Number(given.limit ?? MAX_LIMIT),
+    offset: Number(offset ?? 0),
+    cursor,
+  };
+}
+
+/** The type of `word` knows the API's own only, for clients; any of `words` may come. */
+const meaningOf = <Word extends string>(word: string | undefined, words: Readonly<Record<string, Word>>) =>
+  word === undefined ? undefined : words[word.toLowerCase()];
+
+const conflict = (name: string, other: string): Violation => ({
+  loc: ["query", name],
+  type: "value_error",
+  msg: `Says otherwise than ${other}: give one of the two`,
+});
 
 export type Task = Static<typeof Task>;
 export type NewTask = Static<typeof NewTask>;

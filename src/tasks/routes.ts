@@ -8,7 +8,7 @@ import { parseCursor } from "./cursor.ts";
 import {
   Completion,
   Listing,
-  MAX_LIMIT,
+  listQuery,
   NewTask,
   Owned,
   OwnedTask,
@@ -26,14 +26,16 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: U
 
     .get(
       "",
-      async ({ tasks, query, request, set }) => {
-        const { status = "all", sort = "created_at", order = "desc", search, cursor } = query;
+      async ({ tasks, query, userId, request, set }) => {
+        const asked = listQuery(query);
+        if (Array.isArray(asked)) return validationProblem({ set }, asked);
+        const { cursor, sort, order } = asked;
         const after = cursor === undefined ? undefined : parseCursor(cursor, sort, order);
         if (cursor !== undefined && after === undefined) return validationProblem({ set }, [FOREIGN_CURSOR]);
-        const limit = Number(query.limit ?? MAX_LIMIT);
-        const page = await tasks.list({ status, sort, order, search, limit, after });
+        const page = await tasks.list({ ...asked, after });
         set.headers["x-total-count"] = String(page.total);
-        if (page.next !== undefined) set.headers.link = `<${withCursor(request.url, page.next)}>; rel="next"`;
+        if (page.next !== undefined)
+          set.headers.link = `<${tasksPath(userId)}?${nextQuery(request.url, page.next)}>; rel="next"`;
         return page.tasks;
       },
       {
@@ -82,7 +84,7 @@ export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: U
       "",
       async ({ tasks, body, userId, set, status }) => {
         const task = await tasks.create(body);
-        set.headers.location = `/api/${encodeURIComponent(userId)}/tasks/${task.id}`;
+        set.headers.location = `${tasksPath(userId)}/${task.id}`;
         return status(201, task);
       },
       {
@@ -182,9 +184,14 @@ interface Parts extends Pick<Context, "set"> {
   body?: unknown;
 }
 
-/** The same address with another cursor: without a host, for a proxy may serve it under another name. */
-function withCursor(url: string, cursor: string): string {
-  const { pathname, searchParams } = new URL(url);
-  searchParams.set("cursor", cursor);
-  return `${pathname}?${searchParams}`;
+/** Without a host, for a proxy may serve it under another name. */
+const tasksPath = (owner: string) => `/api/${encodeURIComponent(owner)}/tasks`;
+
+/** The same query from `cursor` on. Not by `new URL`: the address is a bare path where `Host` is missing or is none. */
+function nextQuery(url: string, cursor: string): URLSearchParams {
+  const parameters = new URLSearchParams(/\?.*/s.exec(url)?.[0]);
+  parameters.set("cursor", cursor);
+  parameters.delete("offset");
+  parameters.delete("skip");
+  return parameters;
 }

@@ -4,7 +4,7 @@ import type { Database, Query } from "../db/database.ts";
 import { retryRead } from "../db/errors.ts";
 import { tasks } from "../db/schema.ts";
 import { encodeCursor, type Order, type Position, type Sort } from "./cursor.ts";
-import { type Listing, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
+import { type ListQuery, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
 export interface Page {
@@ -13,9 +13,7 @@ export interface Page {
   next: string | undefined;
 }
 
-interface Asked extends Required<Pick<Listing, "status" | "sort" | "order">> {
-  search: string | undefined;
-  limit: number;
+interface Asked extends Omit<ListQuery, "cursor"> {
   after: Position | undefined;
 }
 
@@ -38,8 +36,8 @@ export class Tasks {
     this.#statements = statements;
   }
 
-  /** The tasks that match, from `after` on (from the start without it). */
-  async list({ status, search, sort, order, limit, after }: Asked): Promise<Page> {
+  /** The tasks that match, from `after` on (from the start without it), less the first `offset` of them. */
+  async list({ status, search, sort, order, limit, offset, after }: Asked): Promise<Page> {
     const filter = {
       owner: this.#owner,
       completed: status === "completed",
@@ -47,16 +45,17 @@ export class Tasks {
     };
     const matching = { status, searched: Boolean(search) };
     const continued = after !== undefined;
+    const skipping = offset > 0;
     // Who asks for a part learns in the same round trip how many there are in all.
-    const counted = continued || limit < MAX_LIMIT;
-    const page = this.#statements.page({ ...matching, sort, order, continued, counted });
+    const counted = continued || skipping || limit < MAX_LIMIT;
+    const page = this.#statements.page({ ...matching, sort, order, continued, skipping, counted });
     // One more than asked for tells whether more follow.
-    const rows = await retryRead(() => page({ ...filter, ...after, limit: limit + 1 }));
+    const rows = await retryRead(() => page({ ...filter, ...after, offset, limit: limit + 1 }));
     const tasks = rows.slice(0, limit).map(taskOf);
     const last = tasks.at(-1);
     const next = rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
     // The first page, if nothing follows, is everything.
-    if (next === undefined && !continued) return { tasks, total: tasks.length, next };
+    if (next === undefined && !continued && !skipping) return { tasks, total: tasks.length, next };
     const [row] =
       counted && rows.length > 0 ? rows : await retryRead(() => this.#statements.count(matching)(filter));
     return { tasks, total: Number(row?.total), next };
@@ -134,7 +133,7 @@ const taskOf = (row: Row): Task => ({
 });
 
 interface Filter {
-  status: NonNullable<Listing["status"]>;
+  status: ListQuery["status"];
   searched: boolean;
 }
 
@@ -142,6 +141,7 @@ interface PageVariant extends Filter {
   sort: Sort;
   order: Order;
   continued: boolean;
+  skipping: boolean;
   counted: boolean;
 }
 
@@ -169,22 +169,23 @@ function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">)
       .where(matching(shape));
 
   return {
-    page: memoized(({ sort, order, continued, counted, ...shape }: PageVariant) => {
+    page: memoized(({ sort, order, continued, skipping, counted, ...shape }: PageVariant) => {
       const key = sortKeys[sort];
       const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
       const rest = sql`(${key.column}, ${tasks.id}) ${beyond} (${key.place}, ${sql.placeholder("id")}::bigint)`;
+      const page = orm
+        .select({
+          ...getTableColumns(tasks),
+          ...(counted && { total: sql<number>`(${count(shape)})`.as("total") }),
+        })
+        .from(tasks)
+        .where(and(matching(shape), continued ? rest : undefined))
+        .orderBy(direction(key.column), direction(tasks.id))
+        .limit(sql.placeholder("limit"));
       return statement(
-        shape.searched ? query : quick,
-        `page_${sort}_${order}_${shape.status}_${shape.searched}_${continued}_${counted}`,
-        orm
-          .select({
-            ...getTableColumns(tasks),
-            ...(counted && { total: sql<number>`(${count(shape)})`.as("total") }),
-          })
-          .from(tasks)
-          .where(and(matching(shape), continued ? rest : undefined))
-          .orderBy(direction(key.column), direction(tasks.id))
-          .limit(sql.placeholder("limit")),
+        shape.searched || skipping ? query : quick,
+        `page_${sort}_${order}_${shape.status}_${shape.searched}_${continued}_${skipping}_${counted}`,
+        skipping ? page.offset(sql.placeholder("offset")) : page,
       );
     }),
 
