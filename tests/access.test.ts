@@ -113,7 +113,7 @@ describe("a token is refused", () => {
     const answer = await list(`Bearer ${token}`);
     expect(answer.status).toBe(401);
     expect(answer.headers.get("www-authenticate")).toBe("Bearer");
-    expect(answer.headers.get("content-type")).toBe("application/problem+json");
+    expect(answer.headers.get("content-type")).toBe("application/json");
   });
 
   test.each([

@@ -18,9 +18,11 @@ const DESCRIPTIONS: Record<string, string> = {
   401: "There is no valid token.",
   403: "The token is another user's.",
   404: "There is no such task among the user's own.",
+  412: "The task has changed: it is not the version that `If-Match` names.",
   413: "The body is over 64 KiB.",
   415: "The body is not JSON, or is compressed.",
   422: "A value is wrong; `errors` names each.",
+  429: "Too many requests of this user: too often, or too many under way.",
   "4XX": "The request is not proper HTTP.",
   500: "A bug of ours: the log has the request id.",
   503: "Not just now: the database (or the JWKS) is out of reach or too slow.",
@@ -30,6 +32,8 @@ const header = (description: string, schema: object) => ({ description, schema }
 
 const REQUEST_ID = header("The request's id: the one it came with, or a new one.", { type: "string" });
 
+const RETRY_AFTER = header("After how many seconds to try again.", { type: "integer" });
+
 const HEADERS: Record<string, Record<string, object>> = {
   "listTasks 200": {
     "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
@@ -37,7 +41,8 @@ const HEADERS: Record<string, Record<string, object>> = {
   },
   "createTask 201": { Location: header("The address of the task.", { type: "string" }) },
   "401": { "WWW-Authenticate": header("`Bearer` (RFC 6750).", { type: "string" }) },
-  "503": { "Retry-After": header("After how many seconds to try again.", { type: "integer" }) },
+  "429": { "Retry-After": RETRY_AFTER },
+  "503": { "Retry-After": RETRY_AFTER },
 };
 
 const INFO = {
@@ -47,7 +52,8 @@ const INFO = {
     "A per-user todo list. Sign in with Better Auth, take the token from its `/api/auth/token`, and send it as",
     "`Authorization: Bearer …`. The `user_id` in the path is that user's id.",
     "",
-    "Every failure is a `Problem` (RFC 9457), whose `detail` can be shown to a person. Every answer carries an",
+    "Every failure is a `Problem` (RFC 9457), whose `detail` can be shown to a person: as `application/problem+json`",
+    "for a request that accepts that by name, else as `application/json`. Every answer carries an",
     "`X-Request-Id`, which the log has too.",
   ].join("\n"),
 };
@@ -126,15 +132,19 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
           description: DESCRIPTIONS[status],
           headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
           ...($id === Problem.$id
-            ? {
-                content: { "application/problem+json": { schema: reference($id), example: example(status) } },
-              }
+            ? { content: problemContent({ schema: reference($id), example: example(status) }) }
             : $id && { content: { "application/json": { schema: reference($id) } } }),
         },
       ]),
     ),
   };
 }
+
+/** A failure is one or the other, by what the request accepts. */
+const problemContent = (content: object) => ({
+  "application/json": content,
+  "application/problem+json": content,
+});
 
 /** What a failure with this status looks like. */
 const example = (status: string) => ({

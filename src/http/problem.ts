@@ -3,6 +3,7 @@ import { Type } from "@sinclair/typebox";
 import { type Context, Elysia, status } from "elysia";
 import { causeOf } from "../db/errors.ts";
 import { type Logger, throttled } from "../log.ts";
+import { weightOf } from "./accept.ts";
 import { sentence, type Violation } from "./validation.ts";
 
 /** The one shape of failure (RFC 9457). */
@@ -33,20 +34,26 @@ export const Problem = Type.Object(
   { $id: "Problem", noValidate: true, description: "A problem detail (RFC 9457)." },
 );
 
-type Failure = 400 | 401 | 403 | 404 | 405 | 413 | 415 | 422 | 500 | 503;
+type Failure = 400 | 401 | 403 | 404 | 405 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
 type Answer = Pick<Context, "set">;
 
-/** After how many seconds a client that was answered 503 may try again. */
-const RETRY_AFTER = "5";
+interface More {
+  errors?: Violation[];
+  /** After how many seconds to try again: 5 for a 503 unless it says otherwise; null where that could do it twice. */
+  retryAfter?: number | null;
+}
 
-/**
- * Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body.
- * Every 503 says when to try again.
- */
-export function problemBody({ set }: Answer, code: Failure, detail: string, errors?: Violation[]) {
+const MEDIA_TYPE = "application/problem+json";
+/** The answers to requests that name the media type of problems. The others' is plain JSON: front ends look for that. */
+const preferringIt = new WeakSet<Context["set"]>();
+
+/** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */
+export function problemBody({ set }: Answer, code: Failure, detail: string, more: More = {}) {
+  const { errors, retryAfter = code === 503 ? 5 : null } = more;
   set.status = code;
-  set.headers["content-type"] = "application/problem+json";
-  if (code === 503) set.headers["retry-after"] = RETRY_AFTER;
+  set.headers["content-type"] = preferringIt.has(set) ? MEDIA_TYPE : "application/json";
+  set.headers.vary = `${set.headers.vary}, Accept`;
+  if (retryAfter !== null) set.headers["retry-after"] = String(retryAfter);
   return {
     type: "about:blank" as const,
     title: STATUS_CODES[code] ?? "Error",
@@ -58,12 +65,12 @@ export function problemBody({ set }: Answer, code: Failure, detail: string, erro
 }
 
 /** A problem for a handler to return. */
-export const problem = <S extends Failure>(answer: Answer, code: S, detail: string, errors?: Violation[]) =>
-  status(code, problemBody(answer, code, detail, errors));
+export const problem = <S extends Failure>(answer: Answer, code: S, detail: string, more?: More) =>
+  status(code, problemBody(answer, code, detail, more));
 
 /** 422, with these violations. */
 export const validationProblem = (answer: Answer, errors: Violation[]) =>
-  problem(answer, 422, sentence(errors), errors);
+  problem(answer, 422, sentence(errors), { errors });
 
 /**
  * Turns whatever was not answered into a problem: a path that isn't there, a database that is out of reach; the
@@ -71,9 +78,11 @@ export const validationProblem = (answer: Answer, errors: Violation[]) =>
  */
 export const failures = (log: Logger, methodsOf: (path: string) => string[]) => {
   const logOutage = throttled(log.error);
-  return new Elysia({ name: "failures", seed: log }).onError(
-    { as: "global" },
-    ({ code, error, set, path }) => {
+  return new Elysia({ name: "failures", seed: log })
+    .onRequest(({ request, set }) => {
+      if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) preferringIt.add(set);
+    })
+    .onError({ as: "global" }, ({ code, error, set, path }) => {
       if (code === "NOT_FOUND") {
         const methods = methodsOf(path).join(", ");
         if (methods === "") return problemBody({ set }, 404, "There is nothing at this address");
@@ -94,8 +103,7 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       }
       log.error({ ...line, stack: placesOf(error) }, "a request failed");
       return problemBody({ set }, 500, "Something went wrong on our side");
-    },
-  );
+    });
 };
 
 /** Where it happened, without the message: that of a database error holds the statement and its values. */
