@@ -30,7 +30,7 @@ export function createApp({ config, db, log, phase }: Dependencies) {
     // Elysia looks for the path behind the host, and would take too much of a short one for it.
     handler: { standardHostname: false },
   })
-    .use(requests(log, () => phase() === "stopping"))
+    .use(requests(log))
     .use(cors(config.corsOrigins))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)

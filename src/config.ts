@@ -39,7 +39,7 @@ export interface Config {
 
 /** Where this machine reaches the service. */
 export const localAddress = ({ host, port }: Pick<Config, "host" | "port">) =>
-  `http://${host === "0.0.0.0" || host === "::" ? "localhost" : host}:${port}`;
+  `http://${host === "0.0.0.0" || host === "::" ? "localhost" : host.includes(":") ? `[${host}]` : host}:${port}`;
 
 /** Every mistake in the settings, by name. The message holds no value of a secret. */
 export class ConfigError extends Error {

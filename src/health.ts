@@ -1,7 +1,8 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Database } from "./db/database.ts";
-import { ping } from "./db/migrate.ts";
+import { causeOf } from "./db/errors.ts";
+import { ping, UNDEFINED_TABLE } from "./db/migrate.ts";
 import { Problem, problem } from "./http/problem.ts";
 
 export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
@@ -10,9 +11,9 @@ const HEALTHY = { status: "healthy" as const };
 /** Starting until the schema is there; stopping from the signal on. */
 export type Phase = "starting" | "serving" | "stopping";
 
-const NOT_READY: Record<Phase, string> = {
-  starting: "The service is starting: it waits for the database",
-  serving: "The database does not answer",
+const NOT_READY: Record<Phase, string | undefined> = {
+  starting: "The service is starting",
+  serving: undefined,
   stopping: "The service is shutting down",
 };
 
@@ -41,24 +42,29 @@ export const health = (db: Database, phase: () => Phase) =>
     .get(
       "/health/ready",
       async ({ set }) => {
-        if (phase() === "serving" && (await answers(db))) return HEALTHY;
-        return problem({ set }, 503, NOT_READY[phase()]);
+        const obstacle = (phase() === "stopping" ? undefined : await obstacleOf(db)) ?? NOT_READY[phase()];
+        return obstacle === undefined ? HEALTHY : problem({ set }, 503, obstacle);
       },
       {
         response: { 200: Healthy, 503: Problem },
         detail: {
           operationId: "getReadiness",
           summary: "Can it take requests? (readiness probe)",
-          description: "The database answers within a second, and the process is not shutting down.",
+          description:
+            "The database answers within a second, the table is there, and the process is not shutting down. A 503 says which of them it is.",
         },
       },
     );
 
-const answers = (db: Database) =>
+/** What stands between the database and a request, in a sentence. */
+const obstacleOf = (db: Database): Promise<string | undefined> =>
   Promise.race([
     ping(db).then(
-      () => true,
-      () => false,
+      () => undefined,
+      (error) => (causeOf(error).code === UNDEFINED_TABLE ? NO_TABLE : NO_ANSWER),
     ),
-    Bun.sleep(READY_TIMEOUT_MS).then(() => false),
+    Bun.sleep(READY_TIMEOUT_MS).then(() => NO_ANSWER),
   ]);
+
+const NO_ANSWER = "The database does not answer";
+const NO_TABLE = "The table is not there: `tasks-api migrate` makes it";

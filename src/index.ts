@@ -51,6 +51,8 @@ const commands: Record<string, Command> = {
     // Liveness by default: whoever restarts what is unhealthy does not mend a database by it.
     does: "Exit 0 if URL answers 2xx within 2 s, else 1. Without one: /health/live of the service at PORT.",
     async run(url = `${localAddress(loadConfig(process.env))}/health/live`) {
+      // Bun's fetch has no other way past HTTP_PROXY: the service is on this machine.
+      process.env.NO_PROXY = "*";
       const { ok, status } = await fetch(url, { signal: AbortSignal.timeout(2000) });
       if (!ok) throw new Error(`unhealthy: ${status}`);
       return "healthy";

@@ -1,23 +1,33 @@
+import type { Server } from "bun";
 import { createApp } from "./app.ts";
 import type { Config } from "./config.ts";
 import { connect } from "./db/connect.ts";
 import { causeOf } from "./db/errors.ts";
-import { migrate } from "./db/migrate.ts";
+import { migrate, ping, UNDEFINED_TABLE } from "./db/migrate.ts";
 import { welcome } from "./development.ts";
 import type { Phase } from "./health.ts";
 import { createLogger, type Logger, throttled } from "./log.ts";
 
-/** How long requests in flight may take to finish once the process has been asked to stop, in milliseconds. */
-const DRAIN_TIMEOUT_MS = 25_000;
+/**
+ * How long after the signal connections are still taken, in milliseconds. Readiness says 503 from the signal on, but
+ * an orchestrator goes on sending requests until word has got round, and has only just begun to spread it.
+ */
+const LINGER_MS = 2_000;
+
+/** By when a request must have come in whole, in milliseconds from the signal. */
+const WHOLE_BY_MS = 3_000;
+
+/** By when it is answered: its own deadline is 10 s. What is left then is a client that doesn't read its answer. */
+const ANSWERED_BY_MS = 13_000;
+
+/** How long the database's connections may take to close, in milliseconds. */
+const CLOSE_TIMEOUT_MS = 3_000;
 
 /**
- * How long after SIGTERM connections are still taken, in milliseconds. Readiness says 503 from the signal on, but an
- * orchestrator goes on sending requests until word has got round, and has only just begun to spread it.
+ * How long a connection may say nothing, in seconds: the longest that Bun knows. A balancer keeps idle connections,
+ * and sends a request on one that is closed here at that moment; so it has to be the one that closes them first.
  */
-const LINGER = 2000;
-
-/** How long a connection may say nothing, in seconds: longer than the slowest answer. */
-const IDLE_TIMEOUT = 30;
+const IDLE_TIMEOUT = 255;
 
 /** How long to wait before the database is tried again at the start, in milliseconds. */
 const RETRY_AFTER = 1000;
@@ -45,46 +55,58 @@ export async function serve(config: Config): Promise<void> {
 
   const signal = await Promise.race([stop, prepare().then(() => stop)]);
   phase = "stopping";
+  app.store.stopping = true;
   log.info({ signal }, "stopping: requests in flight may finish");
-  // Ctrl-C is a person's, who waits for nothing else.
-  if (signal === "SIGTERM") await Bun.sleep(LINGER);
-  await app.stop();
-  await db.close();
+  if (app.server) await drain(app.server, () => app.store.arriving, signal);
+  await Promise.race([db.close(), Bun.sleep(CLOSE_TIMEOUT_MS)]);
   log.info({}, "stopped");
+  await Promise.race([log.flush(), Bun.sleep(CLOSE_TIMEOUT_MS)]);
 
   /** Makes the schema what this program needs, as soon as there is a database. Fails if that can't be done. */
   async function prepare() {
-    if (config.migrateOnStart) await untilThere(() => migrate(db), log);
+    await untilThere(() => (config.migrateOnStart ? migrate(db) : ping(db)), log);
     if (phase === "starting") phase = "serving";
     // Not among the log's lines, which are for machines where there is no terminal.
     if (config.environment === "development") process.stderr.write(await welcome(config, port, db.label));
   }
 }
 
-/** Does the work, again and again while the database is away. Any other failure is final. */
+/** Does the work, again and again while the database or the table is away. Any other failure is final. */
 async function untilThere(work: () => Promise<void>, log: Logger): Promise<void> {
-  const logOutage = throttled(log.error);
+  const logWait = throttled(log.error);
   for (;;) {
     try {
       return await work();
     } catch (error) {
       const { name, code, outage } = causeOf(error);
-      if (!outage) throw error;
-      logOutage("start", { error: name, code }, "waiting for the database");
+      const missing = code === UNDEFINED_TABLE;
+      if (!outage && !missing) throw error;
+      const reason = missing ? "waiting for the table: run `tasks-api migrate`" : "waiting for the database";
+      logWait(reason, { error: name, code }, reason);
       await Bun.sleep(RETRY_AFTER);
     }
   }
 }
 
-/** Resolves at the first SIGTERM or SIGINT. A second one, or a drain that takes too long, ends the process. */
+/** Lets what has come in whole be answered, and cuts what hasn't: half a request, a connection that waits. */
+async function drain(server: Server<unknown>, arriving: () => number, signal: NodeJS.Signals) {
+  const began = performance.now();
+  const passed = () => performance.now() - began;
+  // Ctrl-C is a person's, who waits for nothing else.
+  if (signal !== "SIGINT") await Bun.sleep(LINGER_MS);
+  await Promise.race([server.stop(), Bun.sleep(WHOLE_BY_MS - passed())]);
+  while (server.pendingRequests > arriving() && passed() < ANSWERED_BY_MS) await Bun.sleep(20);
+  await server.stop(true);
+}
+
+/** Resolves at the first signal that asks it to stop. The second one ends the process. */
 const stopSignal = () =>
   new Promise<NodeJS.Signals>((resolve) => {
     let asked = false;
     const ask = (signal: NodeJS.Signals) => {
       if (asked) process.exit(1);
       asked = true;
-      setTimeout(() => process.exit(1), DRAIN_TIMEOUT_MS).unref();
       resolve(signal);
     };
-    process.on("SIGTERM", ask).on("SIGINT", ask);
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]) process.on(signal, ask);
   });

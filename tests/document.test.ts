@@ -167,7 +167,7 @@ test("every status that the document has is really answered, and no other", asyn
     note(operationId, await fetch(service.url + path));
 
   // What only a fault brings about is seen in the tests of faults.
-  const faults = ["500", "503", "4XX"];
+  const faults = ["408", "429", "500", "503", "4XX"];
   const documented = operations.map(({ operationId, responses }) => [
     operationId,
     Object.keys(responses)

@@ -12,7 +12,13 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createApp } from "../src/app.ts";
+import { loadConfig } from "../src/config.ts";
+import { connect } from "../src/db/connect.ts";
+import { migrate } from "../src/db/migrate.ts";
+import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
+import { databaseSettings, hasServer } from "./database.ts";
 import { COMMAND, SETTINGS, spawnService } from "./harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
@@ -182,6 +188,52 @@ describe("a start is refused", () => {
   });
 });
 
+describe("readiness says what is missing:", () => {
+  const ready = async (url: string) => {
+    const answer = await fetch(`${url}/health/ready`);
+    return [answer.status, ((await answer.json()) as { detail?: string }).detail];
+  };
+
+  test("the table, until somebody has migrated", async () => {
+    const settings = await databaseSettings();
+    const service = await spawnService({ ...settings, DB_MIGRATE_ON_START: "False" }, "listening");
+    expect(await ready(service.url)).toEqual([503, expect.stringMatching(/table.*tasks-api migrate/)]);
+    while (!service.lines.some((line) => line.includes("tasks-api migrate"))) await Bun.sleep(50);
+    await Bun.sleep(1_500);
+    expect(service.lines.filter((line) => line.includes("tasks-api migrate"))).toHaveLength(1);
+    await service.stop();
+  });
+
+  test.skipIf(!hasServer)("nothing, once somebody has migrated", async () => {
+    const settings = await databaseSettings();
+    const service = await spawnService({ ...settings, DB_MIGRATE_ON_START: "False" }, "listening");
+    expect((await ready(service.url))[0]).toBe(503);
+    expect((await run(["migrate"], { ...SETTINGS, ...settings })).exitCode).toBe(0);
+    while ((await ready(service.url))[0] !== 200) await Bun.sleep(100);
+    await service.stop();
+  });
+
+  test("the database", async () => {
+    const service = await spawnService({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" }, "listening");
+    expect(await ready(service.url)).toEqual([503, "The database does not answer"]);
+    await service.stop();
+  });
+
+  test("the end of the start, though the table is there", async () => {
+    const config = loadConfig(SETTINGS);
+    const db = await connect(config);
+    await migrate(db);
+    const log = createLogger("CRITICAL", false);
+    const app = createApp({ config, db, log, phase: () => "starting" }).listen({
+      hostname: "127.0.0.1",
+      port: 0,
+    });
+    expect(await ready(`http://127.0.0.1:${app.server?.port}`)).toEqual([503, "The service is starting"]);
+    await app.stop(true);
+    await db.close();
+  });
+});
+
 describe("in production", () => {
   const production = { ENVIRONMENT: "production", DATABASE_URL: "memory://", BETTER_AUTH_SECRET };
 
@@ -313,6 +365,21 @@ describe("a command", () => {
     expect((await run(["health", `${service.url}/nope`])).exitCode).toBe(1);
     await service.stop();
     expect((await run(["health"], { PORT: port })).exitCode).toBe(1);
+  });
+
+  test("health asks the service on this machine, whatever proxy is set and whatever address it has", async () => {
+    const elsewhere = { HTTP_PROXY: "http://127.0.0.1:1", http_proxy: "http://127.0.0.1:1" };
+    const service = await spawnService({ HOST: "::1" });
+    const { port } = new URL(service.url);
+    expect((await run(["health"], { PORT: port, HOST: "::1", ...elsewhere })).exitCode).toBe(0);
+    await service.stop();
+  });
+
+  test("health asks whether the process is up, not whether its database is", async () => {
+    const service = await spawnService({ DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" }, "listening");
+    expect((await fetch(`${service.url}/health/ready`)).status).toBe(503);
+    expect((await run(["health"], { PORT: new URL(service.url).port })).exitCode).toBe(0);
+    await service.stop();
   });
 
   test("openapi prints the document that is served", async () => {

@@ -1,7 +1,7 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, jest, setDefaultTimeout, test } from "bun:test";
 import { SQL } from "bun";
 import { hasServer } from "./database.ts";
-import { spawnService, type User } from "./harness.ts";
+import { service as here, spawnService, type User } from "./harness.ts";
 
 setDefaultTimeout(60_000);
 
@@ -84,6 +84,29 @@ describe("a client that hangs up", () => {
     expect(await lineOf(id)).toMatchObject({ status: 200 });
   });
 });
+
+// The clock is this process's, so the service must be in it.
+test.skipIf(process.env.TEST_COMMAND !== undefined)(
+  "a body that takes more than 30 s to arrive is answered 408, on a connection that closes",
+  async () => {
+    const user = await here.newcomer();
+    jest.useFakeTimers();
+    const answer = fetch(user.path(), {
+      method: "POST",
+      headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" },
+      body: new ReadableStream({ start: (body) => body.enqueue(new TextEncoder().encode('{"title":')) }),
+    });
+    // By the time this is answered, so has the body begun.
+    for (let n = 0; n < 20; n++) await user.get();
+    jest.advanceTimersByTime(29_000);
+    expect(Bun.peek.status(answer)).toBe("pending");
+    jest.advanceTimersByTime(1_000);
+    jest.useRealTimers();
+    const { status, headers } = await answer;
+    expect([status, headers.get("connection")]).toEqual([408, "close"]);
+    expect(headers.get("content-type")).toContain("json");
+  },
+);
 
 describe("a trace", () => {
   const trace = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -11,6 +11,9 @@ export async function ping({ quick }: Database): Promise<void> {
   await quick({ name: "ping", text: `select 1 from ${getTableName(tasks)} limit 1` }, []);
 }
 
+/** The code that `ping` fails with where nobody has migrated yet. */
+export const UNDEFINED_TABLE = "42P01";
+
 /** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
 const MIGRATION_LOCK = 7_461_736_275n;
 

@@ -18,6 +18,7 @@ const DESCRIPTIONS: Record<string, string> = {
   401: "There is no valid token.",
   403: "The token is another user's.",
   404: "There is no such task among the user's own.",
+  408: "The body took more than 30 s to arrive.",
   412: "The task has changed: it is not the version that `If-Match` names.",
   413: "The body is over 64 KiB.",
   415: "The body is not JSON, or is compressed.",

@@ -4,19 +4,36 @@ import { problem } from "./problem.ts";
 /** The largest body that is read, in bytes. */
 export const BODY_LIMIT = 64 * 1024;
 
+/** How long a body may take to arrive, in milliseconds. */
+const ARRIVAL_TIMEOUT_MS = 30_000;
+
 /**
- * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if it is not JSON, 400 if it is malformed.
+ * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if it is not JSON, 400 if it is malformed,
+ * 408 if it takes more than 30 s to arrive. `store.arriving` is the number of those that are on their way.
  *
  * A `derive`, like `auth`, and registered after it, so that the caller is known before the body is touched.
  * (Elysia's own parsers run before any `derive`, take forms for JSON and mend broken UTF-8.)
  */
 export const jsonBody = new Elysia({ name: "json-body" })
+  .state({ arriving: 0, stopping: false })
   .onParse({ as: "scoped" }, () => null)
-  .derive({ as: "scoped" }, ({ request, set }) => readJson(request, set));
+  .derive({ as: "scoped" }, ({ request, set, store }) => readJson(request, set, store));
 
-async function readJson(request: Request, set: Context["set"]) {
+async function readJson(
+  request: Request,
+  set: Context["set"],
+  store: { arriving: number; stopping: boolean },
+) {
   const { headers, method } = request;
-  const bytes = await read(request);
+  store.arriving++;
+  const late = Promise.withResolvers<"late">();
+  const timer = setTimeout(late.resolve, ARRIVAL_TIMEOUT_MS, "late");
+  const bytes = await Promise.race([read(request), late.promise]).finally(() => {
+    clearTimeout(timer);
+    store.arriving--;
+  });
+  if (bytes === "late" || store.stopping) set.headers.connection = "close";
+  if (bytes === "late") return problem({ set }, 408, "The body took more than 30 s to arrive");
   if (bytes === undefined) return problem({ set }, 413, "The body must be at most 64 KiB");
   const empty = bytes.length === 0;
   // A PATCH may come without a body, whatever its headers say of one: axios calls an absent body a form.

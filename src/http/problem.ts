@@ -34,7 +34,7 @@ export const Problem = Type.Object(
   { $id: "Problem", noValidate: true, description: "A problem detail (RFC 9457)." },
 );
 
-type Failure = 400 | 401 | 403 | 404 | 405 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
+type Failure = 400 | 401 | 403 | 404 | 405 | 408 | 412 | 413 | 415 | 422 | 429 | 500 | 503;
 type Answer = Pick<Context, "set">;
 
 interface More {

@@ -2,19 +2,20 @@ import { Elysia } from "elysia";
 import type { Logger } from "../log.ts";
 
 /**
- * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. While the
- * process is stopping, an answer is the last one on its connection.
+ * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. Once
+ * `store.stopping` is set, an answer is the last one on its connection.
  *
  * Whether a request is still wanted is asked of `request.signal`, which aborts when the client hangs up. Bun makes it
  * when it is first asked for (0.3 µs), and it is then as it would have been from the start.
  */
-export const requests = (log: Logger, stopping: () => boolean) =>
+export const requests = (log: Logger) =>
   new Elysia({ name: "requests", seed: log })
+    .state("stopping", false)
     .decorate("startedAt", 0)
     // The caller, once admitted: see auth.ts.
     .decorate("userId", undefined as string | undefined)
     .onRequest((context) => {
-      const { request, set } = context;
+      const { request, set, store } = context;
       context.startedAt = performance.now();
       // One literal: headers set one by one cost 0.3 µs more.
       set.headers = {
@@ -23,10 +24,15 @@ export const requests = (log: Logger, stopping: () => boolean) =>
         "cache-control": "no-store",
         vary: "Origin",
       };
-      if (stopping()) set.headers.connection = "close";
+      if (store.stopping) set.headers.connection = "close";
+    })
+    // For those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
+    .onAfterHandle({ as: "global" }, ({ set, store }) => {
+      if (store.stopping) set.headers.connection = "close";
     })
     // What fails because its client has gone is nobody's error: a body that was cut short, a statement not sent.
-    .onError({ as: "global" }, ({ request, set }) => {
+    .onError({ as: "global" }, ({ request, set, store }) => {
+      if (store.stopping) set.headers.connection = "close";
       if (!request.signal.aborted) return;
       set.status = CLIENT_CLOSED_REQUEST;
       return "";

@@ -149,7 +149,12 @@ const FOREIGN_CURSOR = {
 
 /** What any operation may answer instead. */
 const refusals: Answers<401 | 403 | 500 | 503> = { 401: Problem, 403: Problem, 500: Problem, 503: Problem };
-const bodyRefusals: Answers<400 | 413 | 415> = { 400: Problem, 413: Problem, 415: Problem };
+const bodyRefusals: Answers<400 | 408 | 413 | 415> = {
+  400: Problem,
+  408: Problem,
+  413: Problem,
+  415: Problem,
+};
 
 type Answers<Status extends number> = Record<Status, typeof Problem>;
 
