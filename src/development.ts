@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { signToken } from "./auth/tokens.ts";
 import { type Config, DATA_DIRECTORY, localAddress } from "./config.ts";
@@ -17,14 +17,18 @@ export function withDevelopmentSecret(config: Config): Config {
 
 function keptSecret(directory: string): string {
   const file = join(directory, "secret");
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
     // 64 bytes of text: enough for HS512 as well.
     const secret = Buffer.from(crypto.getRandomValues(new Uint8Array(48))).toString("base64url");
     writeFileSync(file, secret, { flag: "wx", mode: 0o600 });
     return secret;
-  } catch {
-    return readFileSync(file, "utf8").trim();
+  } catch (error) {
+    const kept = existsSync(file) ? readFileSync(file, "utf8").trim() : "";
+    if (kept !== "") return kept;
+    // A full disk leaves an empty file, which the next start would take for the secret.
+    rmSync(file, { force: true });
+    throw new Error(`The secret for development can't be kept in ${directory}: ${error}`);
   }
 }
 
