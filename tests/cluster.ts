@@ -1,7 +1,6 @@
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { folder, freePort, unprivileged } from "./programs.ts";
 
 const VERSIONS = "/usr/lib/postgresql";
 const [newest] = existsSync(VERSIONS) ? readdirSync(VERSIONS).toSorted((a, b) => Number(b) - Number(a)) : [];
@@ -9,56 +8,48 @@ const [newest] = existsSync(VERSIONS) ? readdirSync(VERSIONS).toSorted((a, b) =>
 /** Whether this machine has the programs of a Postgres server, to start and kill one of our own. */
 export const canStartPostgres = newest !== undefined;
 
-const freePort = () =>
-  new Promise<number>((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-    });
-  });
+interface Options {
+  /** Lines of `pg_hba.conf`, looked at before the last one, which trusts whoever comes from here. */
+  access?: string[];
+  /** Speaks TLS too, with a certificate that it has made for itself. */
+  tls?: boolean;
+}
 
 /** A Postgres server of the test's own, on a port of its own. (It refuses to run as root: then as `postgres`.) */
-export async function startPostgres() {
-  const data = mkdtempSync(join(tmpdir(), "postgres-"));
+export async function startPostgres({ access = [], tls = false }: Options = {}) {
+  const directory = folder("postgres");
+  const data = join(directory, "db");
   const port = await freePort();
-  const isRoot = process.getuid?.() === 0;
-  chmodSync(data, 0o700);
-  if (isRoot) Bun.spawnSync(["chown", "postgres", data]);
-  const run = async (program: string, ...words: string[]) => {
-    const command = [join(VERSIONS, newest ?? "", "bin", program), ...words];
-    const child = Bun.spawn(
-      isRoot ? ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", ...command] : command,
-      {
-        cwd: data,
-        stdout: "ignore",
-        stderr: "ignore",
-      },
-    );
-    if ((await child.exited) !== 0) throw new Error(`${program} failed`);
+  const run = async (...command: string[]) => {
+    const child = Bun.spawn(unprivileged(command), { cwd: directory, stdout: "ignore", stderr: "ignore" });
+    if ((await child.exited) !== 0) throw new Error(`${command.join(" ")} failed`);
   };
+  const program = (name: string) => join(VERSIONS, newest ?? "", "bin", name);
+  const options = [
+    `-p ${port} -k ${directory} -c listen_addresses=127.0.0.1`,
+    ...(tls ? [`-c ssl=on -c ssl_cert_file=${directory}/cert.pem -c ssl_key_file=${directory}/key.pem`] : []),
+  ].join(" ");
   const start = () =>
-    run(
-      "pg_ctl",
-      "-D",
-      join(data, "db"),
-      "-w",
-      "-l",
-      join(data, "log"),
-      "-o",
-      `-p ${port} -k ${data} -c listen_addresses=127.0.0.1`,
-      "start",
-    );
-  await run("initdb", "-D", join(data, "db"), "-U", "tasks", "-A", "trust", "--locale=C.UTF-8");
+    run(program("pg_ctl"), "-D", data, "-w", "-l", join(directory, "log"), "-o", options, "start");
+
+  await run(program("initdb"), "-D", data, "-U", "tasks", "-A", "trust", "--locale=C.UTF-8", "--no-sync");
+  writeFileSync(join(data, "pg_hba.conf"), [...access, "host all all 127.0.0.1/32 trust", ""].join("\n"));
+  if (tls) await run("openssl", ...SELF_SIGNED);
   await start();
   return {
     port,
     url: `postgres://tasks@127.0.0.1:${port}/postgres`,
     start,
     /** As a crash does, or a power cut: nothing is finished, nothing is said. */
-    crash: () => run("pg_ctl", "-D", join(data, "db"), "-m", "immediate", "-w", "stop"),
+    crash: () => run(program("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"),
     async remove() {
-      await run("pg_ctl", "-D", join(data, "db"), "-m", "immediate", "stop").catch(() => {});
-      rmSync(data, { recursive: true, force: true });
+      await run(program("pg_ctl"), "-D", data, "-m", "immediate", "stop").catch(() => {});
+      rmSync(directory, { recursive: true, force: true });
     },
   };
 }
+
+const SELF_SIGNED =
+  "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem".split(
+    " ",
+  );

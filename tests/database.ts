@@ -3,6 +3,12 @@ import { neonProxy } from "./neon-proxy.ts";
 
 const SERVER = process.env.TEST_DATABASE_URL;
 
+/**
+ * Where databases are made and dropped. With `TEST_DATABASE_URL` through a pooler, `TEST_ADMIN_URL` is the server's own:
+ * a pooler's connections would stand in the way of a database that is dropped.
+ */
+const ADMIN = process.env.TEST_ADMIN_URL ?? SERVER;
+
 /** Whether the tests have a Postgres server: `TEST_DATABASE_URL`, by whose user databases can be made. */
 export const hasServer = SERVER !== undefined;
 
@@ -12,7 +18,7 @@ export const proxy = hasServer && process.env.TEST_DRIVER === "neon" ? neonProxy
 const made: string[] = [];
 
 async function admin(statement: string) {
-  const client = new SQL({ url: SERVER ?? "", max: 1 });
+  const client = new SQL({ url: ADMIN ?? "", max: 1 });
   await client.unsafe(statement);
   await client.close();
 }
