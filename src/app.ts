@@ -5,6 +5,7 @@ import type { Database } from "./db/database.ts";
 import { docs } from "./docs/index.ts";
 import { health, type Phase } from "./health.ts";
 import { cors } from "./http/cors.ts";
+import { limits } from "./http/limits.ts";
 import { failures } from "./http/problem.ts";
 import { requests } from "./http/requests.ts";
 import type { Logger } from "./log.ts";
@@ -22,7 +23,8 @@ export interface Dependencies {
 /** The whole service, in the order in which a request meets it. Listens to nothing by itself. */
 export function createApp({ config, db, log, phase }: Dependencies) {
   const probes = health(db, phase);
-  const tasks = taskRoutes(auth(config.jwt, log), taskStore(db));
+  const limited = limits(config.rateLimit, () => phase() !== "starting");
+  const tasks = taskRoutes(auth(config.jwt, log), limited, taskStore(db));
 
   const app = new Elysia({
     // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.

@@ -17,6 +17,8 @@ export interface Config {
   port: number;
   logLevel: LogLevel;
   corsOrigins: string[];
+  /** Requests a second of one user, on average; 0 for no limit. */
+  rateLimit: number;
   database: DatabaseSettings;
   pool: { size: number; overflow: number; prePing: boolean; recycleSeconds: number };
   /** `host:port` of a WebSocket proxy for Neon's driver. */
@@ -89,6 +91,7 @@ export function loadConfig(
     port: settings.integer("PORT", 8000, 0, 65_535),
     logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
     corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
+    rateLimit: settings.rate("RATE_LIMIT", 50),
     database: settings.database("DATABASE_URL", production, neonProxy !== undefined),
     pool: {
       size: settings.integer("DB_POOL_SIZE", 5, 1, 1000),
@@ -146,6 +149,15 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
       if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
       mistakes.push(`${name} must be a whole number from ${least} to ${most}`);
       return fallback;
+    },
+
+    rate(name: string, fallback: number): number {
+      const value = text(name);
+      if (value === undefined) return fallback;
+      const rate = /^(?:(\d{1,6})\/s|0)$/.exec(value);
+      if (rate === null)
+        mistakes.push(`${name} must be requests a second, such as ${fallback}/s, or 0 for no limit`);
+      return Number(rate?.[1] ?? 0);
     },
 
     boolean(name: string, fallback: boolean): boolean {

@@ -33,6 +33,7 @@ describe("settings", () => {
       port: 8000,
       logLevel: "INFO",
       corsOrigins: ["http://localhost:3000"],
+      rateLimit: 50,
       database: { driver: "embedded", directory: join(process.cwd(), ".data") },
       pool: { size: 5, overflow: 10, prePing: true, recycleSeconds: 300 },
       neonProxy: undefined,
@@ -64,6 +65,22 @@ describe("settings", () => {
       environment: "test",
     });
   });
+
+  test.each([
+    ["50/s", 50],
+    ["1/s", 1],
+    ["0", 0],
+    ["0/s", 0],
+  ])("RATE_LIMIT=%s is %d requests a second", (RATE_LIMIT, rateLimit) => {
+    expect(loadConfig({ RATE_LIMIT })).toMatchObject({ rateLimit });
+  });
+
+  test.each(["50", "/s", "-1/s", "1.5/s", "50/m", "50 /s", "many"])(
+    "RATE_LIMIT=%s is refused",
+    (RATE_LIMIT) => {
+      expect(mistakes({ RATE_LIMIT })).toEqual([expect.stringMatching(/^RATE_LIMIT .*50\/s/)]);
+    },
+  );
 
   test.each<[string, object]>([
     ["postgres://u:p@ep-cool-1-pooler.eu-central-1.aws.neon.tech/db?sslmode=require", { driver: "neon" }],

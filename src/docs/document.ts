@@ -26,7 +26,7 @@ const DESCRIPTIONS: Record<string, string> = {
   429: "Too many requests of this user: too often, or too many under way.",
   "4XX": "The request is not proper HTTP.",
   500: "A bug of ours: the log has the request id.",
-  503: "Not just now: the database (or the JWKS) is out of reach or too slow.",
+  503: "Not just now: the database (or the JWKS) is out of reach or too slow, or too much is under way.",
 };
 
 const header = (description: string, schema: object) => ({ description, schema });

@@ -2,6 +2,7 @@ import { type TObject, Type } from "@sinclair/typebox";
 import { type Context, Elysia } from "elysia";
 import type { auth, UserId } from "../auth/index.ts";
 import { jsonBody } from "../http/body.ts";
+import type { limits } from "../http/limits.ts";
 import { Problem, problem, validationProblem } from "../http/problem.ts";
 import { violations } from "../http/validation.ts";
 import { parseCursor } from "./cursor.ts";
@@ -19,9 +20,14 @@ import {
 import type { Tasks } from "./store.ts";
 
 /** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
-export const taskRoutes = (signedIn: ReturnType<typeof auth>, tasksOf: (owner: UserId) => Tasks) =>
+export const taskRoutes = (
+  signedIn: ReturnType<typeof auth>,
+  limited: ReturnType<typeof limits>,
+  tasksOf: (owner: UserId) => Tasks,
+) =>
   new Elysia({ name: "tasks", prefix: "/api/:user_id/tasks", detail: { tags: ["Tasks"] } })
     .use(signedIn)
+    .use(limited)
     .derive(({ userId }) => ({ tasks: tasksOf(userId) }))
 
     .get(
@@ -148,7 +154,13 @@ const FOREIGN_CURSOR = {
 };
 
 /** What any operation may answer instead. */
-const refusals: Answers<401 | 403 | 500 | 503> = { 401: Problem, 403: Problem, 500: Problem, 503: Problem };
+const refusals: Answers<401 | 403 | 429 | 500 | 503> = {
+  401: Problem,
+  403: Problem,
+  429: Problem,
+  500: Problem,
+  503: Problem,
+};
 const bodyRefusals: Answers<400 | 408 | 413 | 415> = {
   400: Problem,
   408: Problem,

@@ -1,0 +1,84 @@
+import { Elysia } from "elysia";
+import { problem } from "./problem.ts";
+
+/** A user may send at once what they may send in this many seconds. */
+const WINDOW = 10;
+
+/** The most requests of one user that may be under way. They wait for each other: more would be served no sooner. */
+const MAX_OF_ONE = 256;
+
+/** The most in all: a process answers 800 of the longest lists a second, so more could take over 10 s. */
+const MAX_OF_ALL = 8192;
+
+/** How many users are remembered, twice at most: some 10 MiB. Who is forgotten early has their full quota again. */
+const MAX_REMEMBERED = 50_000;
+
+/** What a user has left, as it was at a moment (in milliseconds), and how many of their requests are under way. */
+interface Share {
+  left: number;
+  at: number;
+  underWay: number;
+}
+
+/**
+ * Admits a request of a known user, or refuses it at once: 503 until the service has started and while too much is
+ * under way, 429 to who has too much under way or sends more than `rate` a second (0: no limit) and the burst.
+ * Registered after what sets `userId`, since only what users sent themselves may count against them; what is refused
+ * here counts for nobody. The headers are those of draft-ietf-httpapi-ratelimit-headers.
+ */
+export function limits(rate: number, started: () => boolean) {
+  const quota = rate * WINDOW;
+  const policy = `"default";q=${quota};w=${WINDOW}`;
+  const shareOf = shares(quota);
+  let underWay = 0;
+
+  return new Elysia({ name: "limits", seed: rate })
+    .decorate("userId", undefined as string | undefined)
+    .derive({ as: "scoped" }, ({ userId, set }) => {
+      if (userId === undefined) throw new Error("The limits must be registered after the authentication");
+      if (!started()) return problem({ set }, 503, "The service is starting: try again in a few seconds");
+      if (underWay >= MAX_OF_ALL) return problem({ set }, 503, "Too busy: try again in a few seconds");
+      const time = performance.now();
+      const share = shareOf(userId, time);
+      if (share.underWay >= MAX_OF_ONE)
+        return problem({ set }, 429, "Too many of your requests wait for an answer", { retryAfter: 1 });
+      if (rate > 0) {
+        share.left = Math.min(quota, share.left + ((time - share.at) / 1000) * rate);
+        share.at = time;
+        const retryAfter = Math.ceil((1 - share.left) / rate);
+        if (retryAfter <= 0) share.left--;
+        set.headers["ratelimit-policy"] = policy;
+        set.headers.ratelimit = `"default";r=${Math.floor(share.left)};t=${Math.ceil((quota - share.left) / rate)}`;
+        if (retryAfter > 0) return problem({ set }, 429, "Too many requests: wait a little", { retryAfter });
+      }
+      underWay++;
+      share.underWay++;
+      return { share };
+    })
+    .onAfterResponse({ as: "scoped" }, ({ share }: { share?: Share }) => {
+      if (share === undefined) return;
+      underWay--;
+      share.underWay--;
+    });
+}
+
+/**
+ * Everybody's share, in two generations that are exchanged every ten seconds. Who has not asked for that long has
+ * their full quota, so the older generation is forgotten whole, but for those with a request under way.
+ */
+function shares(quota: number) {
+  let recent = new Map<string, Share>();
+  let older = recent;
+  let since = 0;
+  return (userId: string, time: number): Share => {
+    if (time - since > WINDOW * 1000 || recent.size >= MAX_REMEMBERED) {
+      const busy = [...older].filter(([, { underWay }]) => underWay > 0);
+      older = recent;
+      recent = new Map(busy);
+      since = time;
+    }
+    const share = recent.get(userId) ?? older.get(userId) ?? { left: quota, at: time, underWay: 0 };
+    if (!recent.has(userId)) recent.set(userId, share);
+    return share;
+  };
+}
