@@ -78,6 +78,11 @@ const commands: Record<string, Command> = {
       return JSON.stringify(await answer.json(), null, 2);
     },
   },
+
+  licenses: {
+    does: "Print the licences of all that is in this program.",
+    run: async () => (await import("./licenses.ts")).LICENSES,
+  },
 };
 
 const usage = (names: string[]) =>

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { dependencies } from "../package.json";
 import { createApp } from "../src/app.ts";
 import { loadConfig } from "../src/config.ts";
 import { connect } from "../src/db/connect.ts";
@@ -352,6 +353,7 @@ describe("a command", () => {
     "token --help",
     "health --help",
     "openapi --help",
+    "licenses --help",
     "--version",
   ])("%s exits 0 and prints", async (words) => {
     const { exitCode, out } = await run(words.split(" "));
@@ -380,6 +382,18 @@ describe("a command", () => {
     expect((await fetch(`${service.url}/health/ready`)).status).toBe(503);
     expect((await run(["health"], { PORT: new URL(service.url).port })).exitCode).toBe(0);
     await service.stop();
+  });
+
+  test("licenses prints those of Bun, PostgreSQL and every dependency, with its version and text", async () => {
+    const { exitCode, out } = await run(["licenses"]);
+    expect(exitCode).toBe(0);
+    expect(out).toStartWith("Bun 1.");
+    expect(out).toMatch(/^PostgreSQL 18.*\n\nPortions Copyright/m);
+    for (const [name, version] of Object.entries(dependencies))
+      expect(out).toMatch(new RegExp(`^${name} ${version} \\([\\w.-]+\\)\\n\\n\\s*\\S`, "m"));
+    // One that only another dependency needs.
+    expect(out).toMatch(/^cookie [\d.]+ \(MIT\)\n\n\(The MIT License\)/m);
+    expect(out).not.toMatch(/undefined|^@biomejs/m);
   });
 
   test("openapi prints the document that is served", async () => {
