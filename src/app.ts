@@ -33,7 +33,7 @@ export function createApp({ config, db, log, phase }: Dependencies) {
     handler: { standardHostname: false },
   })
     .use(requests(log))
-    .use(cors(config.corsOrigins))
+    .use(cors(config.corsOrigins, log))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)
     .use(tasks)

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseDatabaseUrl, type Server } from "./db/url.ts";
+import { parseOrigins } from "./http/origins.ts";
 
 export type Algorithm = keyof typeof SECRET_BYTES;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -192,21 +193,10 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
     },
 
     origins(name: string, fallback: string, production: boolean): string[] {
-      const origins = (text(name) ?? fallback)
-        .split(",")
-        .map((origin) => origin.trim())
-        .filter((origin) => origin !== "");
-      for (const origin of origins) {
-        if (origin === "*") {
-          if (production)
-            mistakes.push(
-              `${name} must name each origin: "*" lets in every site, and is for development only`,
-            );
-        } else if (!URL.canParse(origin) || new URL(origin).origin !== origin)
-          mistakes.push(
-            `${name} must be origins such as https://app.example.com, comma-separated (no path, no closing slash)`,
-          );
-      }
+      const { origins, mistakes: found } = parseOrigins(text(name) ?? fallback);
+      mistakes.push(...new Set(found.map((mistake) => `${name} ${mistake}`)));
+      if (production && origins.includes("*"))
+        mistakes.push(`${name} must name each origin: "*" lets in every site, and is for development only`);
       return origins;
     },
 

@@ -189,6 +189,31 @@ describe("settings", () => {
     });
   });
 
+  test.each([
+    ["https://a.example,http://localhost:3000 , ", ["https://a.example", "http://localhost:3000"]],
+    ['["https://a.example", "http://[::1]:3000"]', ["https://a.example", "http://[::1]:3000"]],
+    ["[]", []],
+    ...[
+      "capacitor://localhost",
+      "ionic://localhost",
+      "tauri://localhost",
+      "app://obsidian.md",
+      "app://.",
+      "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+      "moz-extension://6f0b7a3c-3d0a-4a0b-9d6e-0f6a1b2c3d4e",
+      "safari-web-extension://6F0B7A3C-3D0A-4A0B-9D6E-0F6A1B2C3D4E",
+      "https://my-app-*-my-team.vercel.app",
+      "https://deploy-preview-*--my-site.netlify.app",
+      "https://*.example.com",
+      "https://app-*.example.co.uk:8443",
+      "https://*.my-team.vercel.app",
+      "https://*.my-project.pages.dev",
+      "https://*.corp.internal",
+    ].map((origin): [string, string[]] => [origin, [origin]]),
+  ])("CORS_ALLOWED_ORIGINS %s", (value, origins) => {
+    expect(loadConfig({ ...PRODUCTION, CORS_ALLOWED_ORIGINS: value }).corsOrigins).toEqual(origins);
+  });
+
   test("may come from mounted files", () => {
     const files = { "/run/url": "memory://\n", "/run/secret": `${SECRET}\n` };
     const config = loadConfig(
@@ -273,14 +298,72 @@ describe("a start is refused", () => {
     expect(mistakes({ JWT_ALGORITHM, BETTER_AUTH_SECRET: long.slice(0, length + 1) })).toEqual([]);
   });
 
-  test.each(["http://localhost:3000/", "localhost:3000", "https://a.example/path", "https://A.example"])(
-    "with the origin %s",
-    (origin) => {
-      expect(namesOf(mistakes({ CORS_ALLOWED_ORIGINS: `https://ok.example, ${origin}` }))).toEqual([
-        "CORS_ALLOWED_ORIGINS",
-      ]);
-    },
-  );
+  test.each([
+    ["http://localhost:3000/", "http://localhost:3000"],
+    ["localhost:3000", "http://localhost:3000"],
+    ["127.0.0.1:3000", "http://127.0.0.1:3000"],
+    ["app.example.com", "https://app.example.com"],
+    ["https://a.example/path", "https://a.example"],
+    ["https://a.example:443", "https://a.example"],
+    ["http://a.example:80", "http://a.example"],
+    ["https://A.example", "https://a.example"],
+    ["HTTPS://a.example", "https://a.example"],
+    ["https://user:hunter2@a.example", "https://a.example"],
+    ["https://bücher.example", "https://xn--bcher-kva.example"],
+    ["https://*.Example.com/", "https://*.example.com"],
+    ["https://*.example.com:443", "https://*.example.com"],
+    ["https://app.example.com/*", "https://app.example.com"],
+    ["http://*.example.com", "https origins only"],
+    ["https://*.*.example.com", "one * at most"],
+    ["https://**.example.com", "one * at most"],
+    ["https://app.example.com:*", "one * at most"],
+    ["*://app.example.com", "one * at most"],
+    ["https://", "comma-separated"],
+    ["wss://a.example", "comma-separated"],
+    ["file:///x", "comma-separated"],
+    ["null", "comma-separated"],
+    ["capacitor://", "comma-separated"],
+    ["'https://a.example'", "comma-separated"],
+    ['["https://a.example"', "JSON array"],
+    ["[1]", "JSON array"],
+  ])("with the origin %s: %s would be right", (origin, right) => {
+    const found = mistakes({ CORS_ALLOWED_ORIGINS: origin });
+    expect(namesOf(found)).toEqual(["CORS_ALLOWED_ORIGINS"]);
+    expect(found[0]).toContain(right);
+    expect(found[0]).not.toContain("hunter2");
+  });
+
+  test.each([
+    ["https://*", "*"],
+    ["https://*.com", "com"],
+    ["https://example.*", "*"],
+    ["https://*.co.uk", "co.uk"],
+    ["https://*example.com", "com"],
+    ["https://my-app-*.com", "com"],
+    ["https://*-team.example", "example"],
+    ["https://*.vercel.app", "vercel.app"],
+    ["https://my-app-*.vercel.app", "vercel.app"],
+    ["https://app.*.vercel.app", "vercel.app"],
+    ["https://my-app-*.netlify.app", "netlify.app"],
+    ["https://*.pages.dev", "pages.dev"],
+    ["https://*.github.io", "github.io"],
+    ["https://*.up.railway.app", "up.railway.app"],
+    ["https://*.web.app", "web.app"],
+    ["https://*.s3.amazonaws.com", "s3.amazonaws.com"],
+    ["https://*.compute.amazonaws.com", "*.compute.amazonaws.com"],
+    ["https://app.*.ck", "*.ck"],
+    ["https://*.vercel.app:8443", "vercel.app"],
+  ])("with %s, which is open to anybody under %s", (origin, suffix) => {
+    expect(mistakes({ CORS_ALLOWED_ORIGINS: origin })).toEqual([
+      expect.stringContaining(`must not hold ${origin}: anybody can have such a name under ${suffix}. `),
+    ]);
+  });
+
+  test("with every origin allowed, wherever it is not for development", () => {
+    for (const CORS_ALLOWED_ORIGINS of ["*", "https://a.example,*", '["*"]'])
+      expect(namesOf(mistakes({ ...PRODUCTION, CORS_ALLOWED_ORIGINS }))).toEqual(["CORS_ALLOWED_ORIGINS"]);
+    expect(mistakes({ CORS_ALLOWED_ORIGINS: "*" })).toEqual([]);
+  });
 
   test.each(["postgres://", "sqlite:///x", "pglite://", "not a url", "postgres://h/db?sslmode=sometimes"])(
     "with DATABASE_URL=%s",
