@@ -9,6 +9,7 @@ import { limits } from "./http/limits.ts";
 import { failures } from "./http/problem.ts";
 import { requests } from "./http/requests.ts";
 import type { Logger } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import { taskRoutes } from "./tasks/routes.ts";
 import { taskStore } from "./tasks/store.ts";
 
@@ -18,12 +19,14 @@ export interface Dependencies {
   log: Logger;
   /** What the process is doing, for probes. */
   phase: () => Phase;
+  /** With `METRICS=True` only. */
+  metrics?: Metrics | undefined;
 }
 
 /** The whole service, in the order in which a request meets it. Listens to nothing by itself. */
-export function createApp({ config, db, log, phase }: Dependencies) {
+export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   const probes = health(db, phase);
-  const limited = limits(config.rateLimit, () => phase() !== "starting");
+  const limited = limits(config.rateLimit, () => phase() !== "starting", metrics);
   const tasks = taskRoutes(auth(config.jwt, log), limited, taskStore(db));
 
   const app = new Elysia({
@@ -32,12 +35,18 @@ export function createApp({ config, db, log, phase }: Dependencies) {
     // Elysia looks for the path behind the host, and would take too much of a short one for it.
     handler: { standardHostname: false },
   })
-    .use(requests(log))
+    .use(requests(log, metrics))
     .use(cors(config.corsOrigins, log))
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)
     .use(tasks)
     .use(docs(() => new Elysia().use(probes).use(tasks)));
+  if (metrics) app.use(metrics.routes);
+  metrics?.gauge(
+    "http_requests_under_way",
+    "Requests that wait for their answer",
+    () => app.server?.pendingRequests ?? 0,
+  );
 
   /** What a path answers to, for 405 (Elysia says 404). */
   function methodsOf(path: string): string[] {

@@ -20,6 +20,8 @@ export interface Config {
   corsOrigins: string[];
   /** Requests a second of one user, on average; 0 for no limit. */
   rateLimit: number;
+  /** Whether `/metrics` is there. */
+  metrics: boolean;
   database: DatabaseSettings;
   pool: { size: number; overflow: number; prePing: boolean; recycleSeconds: number };
   /** `host:port` of a WebSocket proxy for Neon's driver. */
@@ -93,6 +95,7 @@ export function loadConfig(
     logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
     corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
     rateLimit: settings.rate("RATE_LIMIT", 50),
+    metrics: settings.boolean("METRICS", false),
     database: settings.database("DATABASE_URL", production, neonProxy !== undefined),
     pool: {
       size: settings.integer("DB_POOL_SIZE", 5, 1, 1000),

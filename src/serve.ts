@@ -37,10 +37,11 @@ export async function serve(config: Config): Promise<void> {
   const stop = stopSignal();
   const log = createLogger(config.logLevel, process.stdout.isTTY);
   process.on("exit", log.flush);
+  const metrics = config.metrics ? (await import("./metrics.ts")).createMetrics() : undefined;
   const db = await connect(config);
 
   let phase: Phase = "starting";
-  const app = createApp({ config, db, log, phase: () => phase }).listen({
+  const app = createApp({ config, db, log, phase: () => phase, metrics }).listen({
     hostname: config.host,
     port: config.port,
     // By default a second server would share the port in silence.

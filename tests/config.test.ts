@@ -34,6 +34,7 @@ describe("settings", () => {
       logLevel: "INFO",
       corsOrigins: ["http://localhost:3000"],
       rateLimit: 50,
+      metrics: false,
       database: { driver: "embedded", directory: join(process.cwd(), ".data") },
       pool: { size: 5, overflow: 10, prePing: true, recycleSeconds: 300 },
       neonProxy: undefined,

@@ -1,4 +1,5 @@
-import { Elysia } from "elysia";
+import { type Context, Elysia } from "elysia";
+import type { Metrics } from "../metrics.ts";
 import { problem } from "./problem.ts";
 
 /** A user may send at once what they may send in this many seconds. */
@@ -13,6 +14,13 @@ const MAX_OF_ALL = 8192;
 /** How many users are remembered, twice at most: some 10 MiB. Who is forgotten early has their full quota again. */
 const MAX_REMEMBERED = 50_000;
 
+const REFUSALS = {
+  starting: [503, "The service is starting"],
+  overload: [503, "The service has too much to do"],
+  under_way: [429, "Too many of your requests are under way"],
+  rate: [429, "You have sent too many requests"],
+} as const;
+
 /** What a user has left, as it was at a moment (in milliseconds), and how many of their requests are under way. */
 interface Share {
   left: number;
@@ -26,22 +34,26 @@ interface Share {
  * Registered after what sets `userId`, since only what users sent themselves may count against them; what is refused
  * here counts for nobody. The headers are those of draft-ietf-httpapi-ratelimit-headers.
  */
-export function limits(rate: number, started: () => boolean) {
+export function limits(rate: number, started: () => boolean, metrics?: Metrics) {
   const quota = rate * WINDOW;
   const policy = `"default";q=${quota};w=${WINDOW}`;
   const shareOf = shares(quota);
   let underWay = 0;
+  const refuse = (set: Context["set"], reason: keyof typeof REFUSALS, retryAfter = 5) => {
+    metrics?.refused(reason);
+    const [code, sentence] = REFUSALS[reason];
+    return problem({ set }, code, `${sentence}: try again in ${retryAfter} s`, { retryAfter });
+  };
 
   return new Elysia({ name: "limits", seed: rate })
     .decorate("userId", undefined as string | undefined)
     .derive({ as: "scoped" }, ({ userId, set }) => {
       if (userId === undefined) throw new Error("The limits must be registered after the authentication");
-      if (!started()) return problem({ set }, 503, "The service is starting: try again in a few seconds");
-      if (underWay >= MAX_OF_ALL) return problem({ set }, 503, "Too busy: try again in a few seconds");
+      if (!started()) return refuse(set, "starting");
+      if (underWay >= MAX_OF_ALL) return refuse(set, "overload");
       const time = performance.now();
       const share = shareOf(userId, time);
-      if (share.underWay >= MAX_OF_ONE)
-        return problem({ set }, 429, "Too many of your requests wait for an answer", { retryAfter: 1 });
+      if (share.underWay >= MAX_OF_ONE) return refuse(set, "under_way", 1);
       if (rate > 0) {
         share.left = Math.min(quota, share.left + ((time - share.at) / 1000) * rate);
         share.at = time;
@@ -49,7 +61,7 @@ export function limits(rate: number, started: () => boolean) {
         if (retryAfter <= 0) share.left--;
         set.headers["ratelimit-policy"] = policy;
         set.headers.ratelimit = `"default";r=${Math.floor(share.left)};t=${Math.ceil((quota - share.left) / rate)}`;
-        if (retryAfter > 0) return problem({ set }, 429, "Too many requests: wait a little", { retryAfter });
+        if (retryAfter > 0) return refuse(set, "rate", retryAfter);
       }
       underWay++;
       share.underWay++;

@@ -1,5 +1,6 @@
 import { Elysia } from "elysia";
 import type { Logger } from "../log.ts";
+import type { Metrics } from "../metrics.ts";
 
 /**
  * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. Once
@@ -8,7 +9,7 @@ import type { Logger } from "../log.ts";
  * Whether a request is still wanted is asked of `request.signal`, which aborts when the client hangs up. Bun makes it
  * when it is first asked for (0.3 µs), and it is then as it would have been from the start.
  */
-export const requests = (log: Logger) =>
+export const requests = (log: Logger, metrics?: Metrics) =>
   new Elysia({ name: "requests", seed: log })
     .state("stopping", false)
     .decorate("startedAt", 0)
@@ -37,13 +38,16 @@ export const requests = (log: Logger) =>
       set.status = CLIENT_CLOSED_REQUEST;
       return "";
     })
-    .onAfterResponse({ as: "global" }, ({ request, path, set, startedAt, userId }) => {
+    .onAfterResponse({ as: "global" }, ({ request, path, route, set, startedAt, userId }) => {
+      const status = request.signal.aborted ? CLIENT_CLOSED_REQUEST : (set.status ?? 200);
+      const duration = performance.now() - startedAt;
+      metrics?.request(request.method, route ?? "none", status, duration);
       log.info(
         {
           method: request.method,
           path: path.length > MAX_PATH ? `${path.slice(0, MAX_PATH)}…` : path,
-          status: request.signal.aborted ? CLIENT_CLOSED_REQUEST : set.status,
-          duration_ms: Math.round((performance.now() - startedAt) * 100) / 100,
+          status,
+          duration_ms: Math.round(duration * 100) / 100,
           request_id: set.headers["x-request-id"],
           trace_id: traceId(request.headers.get("traceparent")),
           user_id: userId,
