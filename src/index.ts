@@ -41,7 +41,7 @@ const commands: Record<string, Command> = {
       const config = await settings();
       if (config.production) throw new Error("token is for development: in production, Better Auth signs");
       if (!config.jwt.secret) throw new Error("token needs BETTER_AUTH_SECRET: a JWKS holds no private key");
-      const { signToken } = await import("./auth/tokens.ts");
+      const { signToken } = await import("./development.ts");
       return signToken(userId, config.jwt);
     },
   },

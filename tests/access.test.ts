@@ -13,12 +13,12 @@ const base64url = (data: string | Buffer) => Buffer.from(data).toString("base64u
 
 /** A token made by hand, so that it can be wrong in every way. Strings go in as they are. */
 function forge(
-  claims: object | string,
+  claims: object | string | Buffer,
   header: object | string = { alg: "HS256", typ: "JWT" },
   { secret = SECRET, hash = "sha256" } = {},
 ): string {
   const [head, body] = [header, claims].map((part) =>
-    base64url(typeof part === "string" ? part : JSON.stringify(part)),
+    base64url(typeof part === "string" || part instanceof Buffer ? part : JSON.stringify(part)),
   );
   const signature = createHmac(hash, secret).update(`${head}.${body}`).digest("base64url");
   return `${head}.${body}.${signature}`;
@@ -65,6 +65,10 @@ describe("a token is refused", () => {
     ["an unknown crit", forge(claims(), { alg: "HS256", crit: ["exp"], exp: 1 })],
     ["an empty crit", forge(claims(), { alg: "HS256", crit: [] })],
     ["crit of no list", forge(claims(), { alg: "HS256", crit: "b64" })],
+    ["a crit that is known elsewhere", forge(claims(), { alg: "HS256", b64: true, crit: ["b64"] })],
+    ["a crit null", forge(claims(), { alg: "HS256", crit: null })],
+    ["alg as an object that is no text", forge(claims(), { alg: { toString: 1 } })],
+    ["alg twice, the last one none", forge(claims(), '{"alg":"HS256","alg":"none"}')],
     ["an unencoded payload", forge(claims(), { alg: "HS256", b64: false, crit: ["b64"] })],
     ["a tampered payload", `${HEAD}.${base64url(JSON.stringify(claims({ admin: true })))}.${SIGNATURE}`],
     ["a tampered header", `${base64url('{"alg":"HS256"}')}.${BODY}.${SIGNATURE}`],
@@ -88,7 +92,21 @@ describe("a token is refused", () => {
       `the payload ${payload}`,
       forge(payload),
     ]),
-    ["invalid UTF-8 in the payload", forge(claims()).replace(BODY, base64url(Buffer.from([0xff, 0xfe])))],
+    ...[
+      ["a byte that is no UTF-8", "\xff"],
+      ["an overlong slash", "\xc0\xaf"],
+      ["half a character", "\xe7\x94"],
+      ["a surrogate in UTF-8", "\xed\xa0\x80"],
+    ].map(([name, bytes]): [string, string] => [
+      `${name} in the payload`,
+      forge(Buffer.from(JSON.stringify(claims({ name: bytes })), "latin1")),
+    ]),
+    ["a byte order mark before the payload", forge(`\ufeff${JSON.stringify(claims())}`)],
+    ["a byte order mark before the header", forge(claims(), '\ufeff{"alg":"HS256"}')],
+    ["a payload in UTF-16", forge(Buffer.from(JSON.stringify(claims()), "utf16le"))],
+    ["a payload of two values", forge(`${JSON.stringify(claims())}{}`)],
+    ["claims in a prototype", forge(`{"__proto__":${JSON.stringify(claims())}}`)],
+    ["sub twice, the last one empty", forge(`{"sub":"${OWNER}","exp":${now() + 60},"sub":""}`)],
     // sub
     ...[undefined, "", null, 5, true, [OWNER], { id: OWNER }].map((sub): [string, string] => [
       `sub ${JSON.stringify(sub)}`,
@@ -146,6 +164,25 @@ describe("a token is taken", () => {
     ["expired within the leeway", forge(claims({ exp: now() - 25 }))],
     ["iat and nbf within the leeway", forge(claims({ iat: now() + 25, nbf: now() + 25 }))],
     ["as long-lived as may be", forge(claims({ exp: now() + 604_800 }))],
+    [
+      "with members twice: the last counts",
+      forge(`{"sub":"eve","exp":1,"exp":${now() + 60},"sub":"${OWNER}"}`),
+    ],
+    ["with a header's member twice", forge(claims(), '{"alg":"none","alg":"HS256"}')],
+    [
+      "with claims nested 4,000 deep",
+      forge(JSON.stringify(claims()).replace("}", `,"x":${"[".repeat(4000)}${"]".repeat(4000)}}`)),
+    ],
+    ["of 12 KB", forge(claims({ roles: "x".repeat(8_900) }))],
+    ["with a b64 that no crit makes count", forge(claims(), { alg: "HS256", b64: false })],
+    ...[5, null, {}, "at+jwt", "JWE"].map((typ): [string, string] => [
+      `typ ${JSON.stringify(typ)}`,
+      forge(claims(), { alg: "HS256", typ }),
+    ]),
+    ...[5, null, {}, ["a"], "", "/dev/null", "x".repeat(5_000)].map((kid): [string, string] => [
+      `kid ${JSON.stringify(kid).slice(0, 20)}`,
+      forge(claims(), { alg: "HS256", kid }),
+    ]),
     ["with times that have fractions", forge(claims({ iat: now() - 0.5, exp: now() + 60.5 }))],
   ])("%s", async (_, token) => {
     expect(await statusOf(token)).toBe(200);
@@ -189,14 +226,55 @@ describe("the user of the path", () => {
     ["a", "ab"],
     ["1", "01"],
     ["user", "%75ser"],
+    ["ﬁ", "fi"],
+    ["K", "\u212a"],
+    ["ß", "ss"],
+    ["I", "ı"],
+    ["a", "а"],
+    ["\ufeffa", "a"],
+    ["a\u200d", "a"],
+    ["a", "a\0"],
+    ["\ud800", "\ufffd"],
+    ["\ud800\ud800", "\ufffd\ufffd"],
   ])("%p is not %p", async (sub, id) => {
     expect(await statusOf(forge(claims({ sub })), id)).toBe(403);
   });
 
-  test.each(["%ff", "%zz", "%c3%28"])("that can't be decoded, %s, is nobody's", async (segment) => {
-    const headers = { authorization: `Bearer ${forge(claims({ sub: "\ufffd" }))}` };
-    expect((await fetch(`${service.url}/api/${segment}/tasks`, { headers })).status).toBe(403);
-    expect((await fetch(`${service.url}/api/%ef%bf%bd/tasks`, { headers })).status).toBe(200);
+  test.each(["ff", "zz", "c3%28", "c0%af", "e7%94", "ed%a0%80", "f4%90%80%80", "2", "u0041", "ff%ef%bf%bd"])(
+    "that can't be decoded, with %%%s in it, is nobody's",
+    async (digits) => {
+      const subs = ["\ufffd", "\ufffd\ufffd", "\ufffd\ufffd\ufffd", "\ufffd(", "\ufffd2", "\ufffd041"];
+      const statuses = await Promise.all(
+        subs.flatMap((sub) =>
+          ["", "?x=%ef%bf%bd", "/%ef%bf%bd"].map(async (rest) => {
+            const headers = { authorization: `Bearer ${forge(claims({ sub }))}` };
+            return (await fetch(`${service.url}/api/%${digits}/tasks${rest}`, { headers })).status;
+          }),
+        ),
+      );
+      expect(new Set(statuses)).toEqual(new Set([403]));
+    },
+  );
+
+  test.each([
+    ["auth0%7C1", "auth0|1"],
+    ["auth0|1", "auth0|1"],
+    ["a%2Fb", "a/b"],
+    ["a%2fb", "a/b"],
+    ["%E7%94%A8%e6%88%b7", "用户"],
+    ["%61da", "ada"],
+    ["%2561da", "%61da"],
+    ["a+b", "a+b"],
+    ["%ef%bf%bd", "\ufffd"],
+    ["a%EF%BF%BDb%ef%bf%bd", "a\ufffdb\ufffd"],
+  ])("written %s is %s", async (segment, sub) => {
+    const headers = { authorization: `Bearer ${forge(claims({ sub }))}` };
+    expect((await fetch(`${service.url}/api/${segment}/tasks`, { headers })).status).toBe(200);
+  });
+
+  test("is not one who has a shorter name of 5,000 characters", async () => {
+    const token = forge(claims({ sub: "x".repeat(5_000) }));
+    expect([await statusOf(token, "x".repeat(4_999)), await statusOf(token, "x")]).toEqual([403, 403]);
   });
 
   test("that is longer than an id can be is 422, for its own owner", async () => {

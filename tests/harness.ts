@@ -1,9 +1,9 @@
 import { afterAll } from "bun:test";
 import { createApp } from "../src/app.ts";
-import { signToken } from "../src/auth/tokens.ts";
 import { type Config, loadConfig } from "../src/config.ts";
 import { connect } from "../src/db/connect.ts";
 import { migrate } from "../src/db/migrate.ts";
+import { signToken } from "../src/development.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { databaseSettings, dropDatabases } from "./database.ts";

@@ -3,7 +3,7 @@ import { Elysia } from "elysia";
 import type { Config } from "../config.ts";
 import { problem } from "../http/problem.ts";
 import { type Logger, throttled } from "../log.ts";
-import { type Refusal, type Session, tokenVerifier } from "./tokens.ts";
+import { tokenVerifier } from "./tokens.ts";
 
 declare const admitted: unique symbol;
 /** The id of a caller who was admitted. No other string is one, so nothing reaches a user's tasks past `auth`. */
@@ -19,25 +19,18 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
   const logRefusal = throttled(log.warning);
   return new Elysia({ name: "auth", seed: settings })
     .use(jwt({ name: "jwt", secret: settings.secret ?? UNUSED, alg: settings.algorithm }))
-    .derive({ as: "scoped" }, async ({ jwt, request, params, set }) => {
-      const token = bearerToken(request.headers.get("authorization"));
-      const session: Session | Refusal =
-        token === undefined ? { reason: "there is no bearer token" } : await verify(token, jwt.verify);
+    .derive({ as: "scoped" }, async ({ jwt, request, params, path, set }) => {
+      const session = await verify(bearerToken(request.headers.get("authorization")), jwt.verify);
       if ("reason" in session) {
         const { reason, detail } = session;
-        const message = `refused: ${detail === undefined ? reason : `${reason}, ${detail}`}`;
+        const message = `refused: ${detail === undefined ? reason : `${reason} (${detail})`}`;
         logRefusal(reason, { request_id: set.headers["x-request-id"] }, message);
-        if (session.unreachable) {
-          return problem(
-            { set },
-            503,
-            "The service can't check sign-ins just now: try again in a few seconds",
-          );
-        }
+        if (session.unreachable)
+          return problem({ set }, 503, "Sign-ins can't be checked just now: try again in a few seconds");
         set.headers["www-authenticate"] = "Bearer";
         return problem({ set }, 401, "Sign in: a valid bearer token is required");
       }
-      if (session.userId !== params.user_id || wasUndecodable(params.user_id, request.url))
+      if (session.userId !== params.user_id || wasUndecodable(params.user_id, path))
         return problem({ set }, 403, "These are not your tasks");
       // The one place where an id becomes a caller's: everything above has been checked.
       return { userId: session.userId as UserId };
@@ -48,8 +41,8 @@ export const auth = (settings: Config["jwt"], log: Logger) => {
 const UNUSED = crypto.randomUUID();
 
 /** RFC 6750, section 2.1; the scheme is case-insensitive (RFC 9110, section 11.1). */
-const bearerToken = (authorization: string | null) =>
-  authorization === null ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];
+const bearerToken = (authorization: string | null) => /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
 
 /** What can't be decoded arrives as U+FFFD, which is an id only where it was written as one. */
-const wasUndecodable = (id: string, url: string) => id.includes("\ufffd") && !/%ef%bf%bd/i.test(url);
+const wasUndecodable = (id: string, path: string) =>
+  id.includes("\ufffd") && id.split("\ufffd").length !== path.split("/")[2]?.split(/%ef%bf%bd/i).length;
