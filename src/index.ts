@@ -3,10 +3,13 @@ import { version } from "../package.json";
 import { loadConfig, localAddress } from "./config.ts";
 
 interface Command {
+  /** Its argument. */
   takes?: string;
+  /** Its own options, as they are used. */
+  options?: string;
   does: string;
   /** Resolves with what is to be printed. */
-  run(argument: string | undefined): Promise<string>;
+  run(argument: string | undefined, options: { from: string | undefined; dryRun: boolean }): Promise<string>;
 }
 
 /** Each loads what it needs when it runs: a health check every few seconds should cost little. */
@@ -30,6 +33,19 @@ const commands: Record<string, Command> = {
       const db = await connect(await settings());
       await migrate(db).finally(() => db.close());
       return `The schema is up to date: ${db.label}`;
+    },
+  },
+
+  adopt: {
+    options: "[--from NAME] [--dry-run]",
+    does: "Take over the tasks of a FastAPI app in the same database. Its table is kept.",
+    async run(_, { from, dryRun }) {
+      const [{ connect }, { adopt }] = await Promise.all([
+        import("./db/connect.ts"),
+        import("./db/adopt.ts"),
+      ]);
+      const db = await connect(await settings());
+      return adopt(db, from, dryRun).finally(() => db.close());
     },
   },
 
@@ -86,7 +102,10 @@ const commands: Record<string, Command> = {
 };
 
 const usage = (names: string[]) =>
-  names.map((name) => `  ${`${name} ${commands[name]?.takes ?? ""}`.padEnd(14)} ${commands[name]?.does}`);
+  names.map((name) => {
+    const { takes, options, does } = commands[name] as Command;
+    return `  ${[name, takes, options].filter(Boolean).join(" ").padEnd(14)} ${does}`;
+  });
 
 const HELP = `Usage: tasks-api [COMMAND]
 
@@ -106,7 +125,12 @@ async function settings() {
 }
 
 async function main(args: string[]): Promise<string> {
-  const options = { help: { type: "boolean", short: "h" }, version: { type: "boolean" } } as const;
+  const options = {
+    help: { type: "boolean", short: "h" },
+    version: { type: "boolean" },
+    from: { type: "string" },
+    "dry-run": { type: "boolean" },
+  } as const;
   const { values, positionals } = parseArgs({ args, options, strict: false, allowPositionals: true });
   const unknown = Object.keys(values).find((option) => !Object.hasOwn(options, option));
   if (unknown !== undefined) throw new UsageError(`there is no option --${unknown}\n\n${HELP}`);
@@ -118,7 +142,10 @@ async function main(args: string[]): Promise<string> {
   if (values.help) return positionals.length === 0 ? HELP : `Usage: tasks-api${usage([name])[0]?.slice(1)}`;
   if (more.length > 0 || (argument !== undefined && !command.takes))
     throw new UsageError(`${name} takes ${command.takes ?? "no argument"}`);
-  return command.run(argument);
+  const other = ["from", "dry-run"].find((own) => own in values && !command.options?.includes(`--${own}`));
+  if (other !== undefined) throw new UsageError(`${name} has no option --${other}`);
+  if (values.from === true) throw new UsageError("--from needs the NAME of a table");
+  return command.run(argument, { from: values.from || undefined, dryRun: values["dry-run"] === true });
 }
 
 try {

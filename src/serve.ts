@@ -1,6 +1,7 @@
 import type { Server } from "bun";
 import { createApp } from "./app.ts";
 import type { Config } from "./config.ts";
+import { findOldTable } from "./db/adopt.ts";
 import { connect } from "./db/connect.ts";
 import { causeOf } from "./db/errors.ts";
 import { migrate, ping, UNDEFINED_TABLE } from "./db/migrate.ts";
@@ -67,6 +68,8 @@ export async function serve(config: Config): Promise<void> {
   async function prepare() {
     await untilThere(() => (config.migrateOnStart ? migrate(db) : ping(db)), log);
     if (phase === "starting") phase = "serving";
+    const oldTable = await findOldTable(db);
+    if (oldTable) log.warning({}, oldTable);
     // Not among the log's lines, which are for machines where there is no terminal.
     if (config.environment === "development") process.stderr.write(await welcome(config, port, db.label));
   }
