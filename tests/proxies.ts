@@ -6,7 +6,10 @@ import { findProgram, folder, freePort, startProgram, unprivileged } from "./pro
 export const hasNginx = findProgram("nginx") !== undefined;
 export const hasHaproxy = findProgram("haproxy") !== undefined;
 
-/** How nginx passes a request on: as it does by itself (HTTP/1.0, a connection each), or as its manual advises. */
+/**
+ * How nginx passes a request on: as it does by itself (HTTP/1.0 and `Connection: close`, whatever its `upstream` says of
+ * keeping connections), or as its manual advises.
+ */
 export const NGINX = {
   plain: "proxy_pass http://tasks;",
   keepingConnections: `proxy_pass http://tasks;

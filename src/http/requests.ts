@@ -25,7 +25,10 @@ export const requests = (log: Logger, metrics?: Metrics) =>
         "cache-control": "no-store",
         vary: "Origin",
       };
-      if (store.stopping) set.headers.connection = "close";
+      // Bun closes a connection whose request says so, but doesn't say it: a proxy that keeps connections would send
+      // the next request over one that is about to go, and answer 502.
+      if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? ""))
+        set.headers.connection = "close";
     })
     // For those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
     .onAfterHandle({ as: "global" }, ({ set, store }) => {
