@@ -4,6 +4,7 @@ import type { Config } from "./config.ts";
 import type { Database } from "./db/database.ts";
 import { docs } from "./docs/index.ts";
 import { health, type Phase } from "./health.ts";
+import { jsonSender } from "./http/accept.ts";
 import { cors } from "./http/cors.ts";
 import { limits } from "./http/limits.ts";
 import { failures } from "./http/problem.ts";
@@ -27,7 +28,7 @@ export interface Dependencies {
 export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   const probes = health(db, phase);
   const limited = limits(config.rateLimit, () => phase() !== "starting", metrics);
-  const tasks = taskRoutes(auth(config.jwt, log), limited, taskStore(db));
+  const tasks = taskRoutes(auth(config.jwt, log), limited, taskStore(db), jsonSender(config.compression));
 
   const app = new Elysia({
     // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.
@@ -40,7 +41,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
     .use(failures(log, (path) => methodsOf(path)))
     .use(probes)
     .use(tasks)
-    .use(docs(() => new Elysia().use(probes).use(tasks)));
+    .use(docs(() => new Elysia().use(probes).use(tasks), config.compression));
   if (metrics) app.use(metrics.routes);
   metrics?.gauge(
     "http_requests_under_way",

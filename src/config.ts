@@ -18,6 +18,8 @@ export interface Config {
   port: number;
   logLevel: LogLevel;
   corsOrigins: string[];
+  /** Whether long answers are compressed, or that is left to a proxy. */
+  compression: boolean;
   /** Requests a second of one user, on average; 0 for no limit. */
   rateLimit: number;
   /** Whether `/metrics` is there. */
@@ -95,6 +97,7 @@ export function loadConfig(
     logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
     corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
     rateLimit: settings.rate("RATE_LIMIT", 50),
+    compression: settings.boolean("COMPRESSION", true),
     metrics: settings.boolean("METRICS", false),
     database: settings.database("DATABASE_URL", production, neonProxy !== undefined),
     pool: {

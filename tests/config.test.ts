@@ -33,6 +33,7 @@ describe("settings", () => {
       port: 8000,
       logLevel: "INFO",
       corsOrigins: ["http://localhost:3000"],
+      compression: true,
       rateLimit: 50,
       metrics: false,
       database: { driver: "embedded", directory: join(process.cwd(), ".data") },

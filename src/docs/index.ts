@@ -1,6 +1,7 @@
-import { type AnyElysia, Elysia } from "elysia";
+import { type AnyElysia, type Context, Elysia } from "elysia";
 import styles from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
 import bundle from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
+import { acceptsGzip, jsonSender } from "../http/accept.ts";
 import html from "./page.html" with { type: "text" };
 
 /** Bun's types know HTML only as something to bundle; imported as text it is a string. */
@@ -19,37 +20,32 @@ const POLICY = [
 ].join("; ");
 
 /** The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for. */
-export function docs(routes: () => AnyElysia) {
+export function docs(routes: () => AnyElysia, compression: boolean) {
   const document = lazy(async () => (await import("./document.ts")).describe(routes()));
-  const compressed = {
-    styles: lazy(() => gzip(styles)),
-    bundle: lazy(() => gzip(bundle)),
+  const sendJson = jsonSender(compression);
+  const asset = (path: string, type: string) => {
+    const gzipped = lazy(async () => new Blob([Bun.gzipSync(await Bun.file(path).bytes())]));
+    return ({ request, set }: Pick<Context, "request" | "set">) => {
+      set.headers["content-type"] = type;
+      set.headers["cache-control"] = "public, max-age=3600";
+      set.headers.vary = `${set.headers.vary}, Accept-Encoding`;
+      if (!compression || !acceptsGzip(request)) return Bun.file(path);
+      set.headers["content-encoding"] = "gzip";
+      return gzipped();
+    };
   };
   return new Elysia({ name: "docs", detail: { hide: true } })
-    .get("/openapi.json", () => document())
+    .get("/", ({ redirect }) => redirect("/docs", 307))
+    .get("/openapi.json", async ({ request, set }) => sendJson({ request, set }, await document()))
     .get("/docs", ({ set }) => {
       set.headers["content-type"] = "text/html; charset=utf-8";
       set.headers["content-security-policy"] = POLICY;
       set.headers["referrer-policy"] = "no-referrer";
       return page;
     })
-    .get("/docs/swagger-ui.css", ({ set }) => {
-      Object.assign(set.headers, asset("text/css; charset=utf-8"));
-      return compressed.styles();
-    })
-    .get("/docs/swagger-ui.js", ({ set }) => {
-      Object.assign(set.headers, asset("text/javascript; charset=utf-8"));
-      return compressed.bundle();
-    });
+    .get("/docs/swagger-ui.css", asset(styles, "text/css; charset=utf-8"))
+    .get("/docs/swagger-ui.js", asset(bundle, "text/javascript; charset=utf-8"));
 }
-
-const asset = (type: string) => ({
-  "content-type": type,
-  "content-encoding": "gzip",
-  "cache-control": "public, max-age=3600",
-});
-
-const gzip = async (path: string) => new Blob([Bun.gzipSync(await Bun.file(path).bytes())]);
 
 function hashOf(script: string): string {
   return `sha256-${new Bun.CryptoHasher("sha256").update(script).digest("base64")}`;

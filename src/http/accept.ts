@@ -1,3 +1,7 @@
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
+import type { Context } from "elysia";
+
 /**
  * The weight (RFC 9110, section 12.4.2) that an `Accept…` header gives to what it names so: 0 is "not that".
  * Undefined if it doesn't name it.
@@ -9,3 +13,39 @@ export function weightOf(name: string, header: string | null): number | undefine
     if (named === name) return Number(parameters.find((part) => /^q=/.test(part))?.slice(2) ?? 1);
   }
 }
+
+/** Whether gzip is accepted, and no less than what isn't compressed. */
+export function acceptsGzip({ headers }: Request): boolean {
+  const accepted = headers.get("accept-encoding");
+  const others = weightOf("*", accepted);
+  const weight = weightOf("gzip", accepted) ?? others ?? 0;
+  return weight > 0 && weight >= (weightOf("identity", accepted) ?? others ?? 0);
+}
+
+/** What is shorter is hardly worth the work, in bytes. */
+const COMPRESSED_FROM = 8 * 1024;
+
+/**
+ * Makes an answer of a value as JSON, gzipped for who accepts that if it is long. `text` is the value's JSON, for who
+ * has it already. A strong ETag would have to differ between the two forms.
+ */
+export type SendJson = ReturnType<typeof jsonSender>;
+export const jsonSender =
+  (compression: boolean) =>
+  async <T>(
+    { request, set }: Pick<Context, "request" | "set">,
+    value: T,
+    text = JSON.stringify(value),
+  ): Promise<T> => {
+    set.headers["content-type"] = "application/json;charset=utf-8";
+    // Elysia sends a text or bytes as they are. To its types, and the client's, they are what they say.
+    const sent = (body: string | Blob) => body as unknown as T;
+    if (!compression || Buffer.byteLength(text) <= COMPRESSED_FROM) return sent(text);
+    set.headers.vary = `${set.headers.vary}, Accept-Encoding`;
+    if (!acceptsGzip(request)) return sent(text);
+    set.headers["content-encoding"] = "gzip";
+    return sent(new Blob([await compress(text, { level: 4 })]));
+  };
+
+/** On another thread: of 1,000 tasks, 200 KB, it makes 22 KB for 0.7 ms of CPU. */
+const compress = promisify(gzip);

@@ -1,6 +1,7 @@
 import { type TObject, Type } from "@sinclair/typebox";
 import { type Context, Elysia } from "elysia";
 import type { auth, UserId } from "../auth/index.ts";
+import type { SendJson } from "../http/accept.ts";
 import { jsonBody } from "../http/body.ts";
 import type { limits } from "../http/limits.ts";
 import { Problem, problem, validationProblem } from "../http/problem.ts";
@@ -24,6 +25,7 @@ export const taskRoutes = (
   signedIn: ReturnType<typeof auth>,
   limited: ReturnType<typeof limits>,
   tasksOf: (owner: UserId) => Tasks,
+  sendJson: SendJson,
 ) =>
   new Elysia({ name: "tasks", prefix: "/api/:user_id/tasks", detail: { tags: ["Tasks"] } })
     .use(signedIn)
@@ -42,7 +44,7 @@ export const taskRoutes = (
         set.headers["x-total-count"] = String(page.total);
         if (page.next !== undefined)
           set.headers.link = `<${tasksPath(userId)}?${nextQuery(request.url, page.next)}>; rel="next"`;
-        return page.tasks;
+        return sendJson({ request, set }, page.tasks);
       },
       {
         ...validated({ params: Owned, query: Listing }),
