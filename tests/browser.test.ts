@@ -7,18 +7,8 @@ import { betterAuth } from "better-auth";
 import { memoryAdapter } from "better-auth/adapters/memory";
 import { jwt } from "better-auth/plugins";
 import { chromium } from "playwright-core";
+import { CHROMIUM, FLAGS } from "./chromium.ts";
 import { SETTINGS, start } from "./harness.ts";
-
-const CHROMIUM = "/usr/bin/chromium";
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 const stops: (() => unknown)[] = [];
 afterAll(async () => {

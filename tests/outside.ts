@@ -12,7 +12,7 @@ export const outside = process.env.TEST_OUTSIDE === "1";
 const endings: (() => unknown)[] = [];
 afterAll(async () => {
   for (const end of endings.reverse()) await end();
-});
+}, 60_000);
 
 /** Has this done when the file's tests are over, the last first. */
 export const atEnd = (end: () => unknown) => void endings.push(end);
@@ -40,8 +40,14 @@ export async function run(cwd: string, command: string[], environment: Record<st
 }
 
 /** Starts a command that goes on, once it has printed `ready`. It is ended with the tests. */
-export async function background(cwd: string, command: string[], ready: RegExp) {
-  const child = Bun.spawn(command, { cwd, env: ENVIRONMENT, stdout: "pipe", stderr: "inherit" });
+export async function background(
+  cwd: string,
+  command: string[],
+  ready: RegExp,
+  environment: Record<string, string> = {},
+) {
+  const env = { ...ENVIRONMENT, ...environment };
+  const child = Bun.spawn(command, { cwd, env, stdout: "pipe", stderr: "inherit" });
   const stop = async () => {
     child.kill();
     await child.exited;
