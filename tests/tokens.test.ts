@@ -116,6 +116,14 @@ describe("a token seen before", () => {
     expect(checks()).toBe(1);
   });
 
+  test("is not checked again in its last seconds either", async () => {
+    const { decide, checks } = verifier();
+    const token = await sign({ exp: now() - 10 });
+    expect(await decide(token)).toMatchObject(ADA);
+    expect(await decide(token)).toMatchObject(ADA);
+    expect(checks()).toBe(1);
+  });
+
   test("is refused once it has expired", async () => {
     const { decide } = verifier();
     const token = await sign({ exp: now() + 60 });
@@ -213,12 +221,15 @@ describe("thirty seconds of leeway", () => {
 
   test.each([
     ["expired 29 s ago", { exp: -29 }, ADA],
+    ["expired 30 s ago", { exp: -30 }, { reason: "the token has expired" }],
     ["expired 31 s ago", { exp: -31 }, { reason: "the token has expired", detail: "31 s ago" }],
     ["not valid for 29 s yet", { nbf: 29 }, ADA],
+    ["not valid for 30 s yet", { nbf: 30 }, ADA],
     ["not valid for 31 s yet", { nbf: 31 }, { detail: "by its nbf" }],
     ["issued in 29 s", { iat: 29 }, ADA],
     ["issued in 31 s", { iat: 31 }, { detail: "by its iat" }],
     ["29 s too long-lived", { exp: 604_800 + 29 }, ADA],
+    ["30 s too long-lived", { exp: 604_800 + 30 }, ADA],
     ["31 s too long-lived", { exp: 604_800 + 31 }, { reason: expect.stringContaining("further ahead") }],
   ] as [string, Record<string, number>, object][])("a token %s", async (_, times, outcome) => {
     setSystemTime(new Date("2026-01-01T00:00:00Z"));
