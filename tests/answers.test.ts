@@ -183,6 +183,32 @@ describe("a failure", () => {
   });
 });
 
+test("a bug of ours leaves the places in the code in the log, and no message", async () => {
+  const { log } = await failing(new TypeError("secret is not a function"));
+  const { stack } = JSON.parse(log.split("\n")[0] ?? "");
+  expect(stack[0]).toMatch(/^\s+at .*answers\.test\.ts:\d+/);
+  expect(stack.join()).not.toContain("secret");
+});
+
+test("the docs page can't be framed, and takes nothing from elsewhere", async () => {
+  const answer = await fetch(`${service.url}/docs`);
+  const policy = (answer.headers.get("content-security-policy") ?? "")
+    .split("; ")
+    .map((part) => part.split(" "));
+  expect(Object.fromEntries(policy.map(([directive, ...sources]) => [directive, sources.join(" ")]))).toEqual(
+    {
+      "default-src": "'none'",
+      "script-src": expect.stringMatching(/^'self' 'sha256-[\w+/=]+'$/),
+      "style-src": "'self' 'unsafe-inline'",
+      "img-src": "'self' data:",
+      "connect-src": "'self'",
+      "base-uri": "'none'",
+      "form-action": "'none'",
+      "frame-ancestors": "'none'",
+    },
+  );
+});
+
 describe("every answer", () => {
   test("has an id of its own, or the one it came with", async () => {
     const ids = await Promise.all(

@@ -80,6 +80,24 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   rmSync(folder, { recursive: true });
 });
 
+test("a first start is made aside: one that is killed on the way leaves no database behind", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+  const { BETTER_AUTH_SECRET } = SETTINGS;
+  const child = Bun.spawn([...COMMAND, "migrate"], {
+    env: { PATH: process.env.PATH, DATABASE_URL: `pglite://${folder}`, BETTER_AUTH_SECRET },
+    stderr: "inherit",
+  });
+  const made = () => readdirSync(folder).filter((name) => name.startsWith("postgres"));
+  while (made().length === 0) await Bun.sleep(1);
+  child.kill("SIGKILL");
+  await child.exited;
+  expect(made()).toEqual(["postgres.unfinished"]);
+  const db = await connect(loadConfig({ DATABASE_URL: `pglite://${folder}` }));
+  expect(made()).toEqual(["postgres"]);
+  await db.close();
+  rmSync(folder, { recursive: true });
+});
+
 test("a directory that holds no database is an error, and is left free", async () => {
   const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
   const config = loadConfig({ DATABASE_URL: `pglite://${folder}` });

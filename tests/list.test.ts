@@ -273,6 +273,42 @@ describe("paging", () => {
     }
   });
 
+  test.each([
+    ["?status=completed", "3"],
+    ["?status=pending", "2"],
+    ["?search=milk", "4"],
+    ["?search=milk&status=completed", "2"],
+  ])("counts what matches %s and nothing else, on every page", async (query, total) => {
+    const user = await userWith(
+      ...[1, 2].map((n) => ({ title: `milk ${n}`, completed: true })),
+      ...[3, 4].map((n) => ({ title: `milk ${n}` })),
+      { title: "bread", completed: true },
+    );
+    const first = await user.get(`${query}&limit=1`);
+    const second = await user.get((next(first) ?? "").replace(/^[^?]*/, ""));
+    expect([first, second].map((answer) => answer.headers.get("x-total-count"))).toEqual([total, total]);
+  });
+
+  test("has a link as long as something follows, and none when the last task ends the page", async () => {
+    const user = await userWith("a", "b", "c", "d");
+    const links = async (limit: number) => {
+      const first = await user.get(`?limit=${limit}`);
+      const second = await user.get((next(first) ?? "?status=all").replace(/^[^?]*/, ""));
+      return [first, second].map((answer) => next(answer) !== undefined);
+    };
+    expect(await links(1)).toEqual([true, true]);
+    expect(await links(2)).toEqual([true, false]);
+    expect(await links(3)).toEqual([true, false]);
+    expect(await links(4)).toEqual([false, false]);
+  });
+
+  test("goes on after the longest title there can be", async () => {
+    const longest = ["a", "b", "c"].map((end) => "😀".repeat(199) + end);
+    const user = await userWith(...longest);
+    const seen = await pages(user, "?sort=title&order=asc&limit=1");
+    expect(seen.flat().map(({ title }) => title)).toEqual(longest);
+  });
+
   test("counts all that match, on every page", async () => {
     const user = await userWith("a", "b", "c");
     const first = await user.get("?limit=2");

@@ -86,6 +86,25 @@ describe("updating", () => {
     });
   });
 
+  test("moves updated_at for whatever it changes, and only that time", async () => {
+    const user = await service.newcomer();
+    const task = await user.task();
+    let before = task.updated_at;
+    for (const change of [
+      () => user.put(task.id, { title: "x" }),
+      () => user.put(task.id, { description: null }),
+      () => user.put(task.id, { completed: true }),
+      () => user.complete(task.id),
+      () => user.complete(task.id, { completed: false }),
+    ]) {
+      const changed = await read(await change());
+      expect(changed.updated_at > before).toBe(true);
+      expect(changed.created_at).toBe(task.created_at);
+      expect(await read(await user.get(`/${task.id}`))).toEqual(changed);
+      before = changed.updated_at;
+    }
+  });
+
   test("moves updated_at every time, even within a millisecond", async () => {
     const user = await service.newcomer();
     const { id } = await user.task();
