@@ -309,6 +309,23 @@ describe("strange HTTP", () => {
     expect(await get("/health", "x")).toStartWith("HTTP/1.1 200");
   });
 
+  test.each([
+    ["GET /health", 200],
+    ["GET /anything/health", 404],
+    ["GET /nope?x=/health", 404],
+    ["DELETE /health/live", 405],
+    ["GET /api/somebody/tasks", 401],
+    ["DELETE /api/somebody/tasks/1/complete", 405],
+    ["GET /v1/api/somebody/tasks", 404],
+    ["GET /openapi.json", 200],
+  ])("%s without a host is %d", async (line, status) => {
+    for (const host of ["HTTP/1.0\r\n", "HTTP/1.0\r\nHost: \r\n", "HTTP/1.1\r\nHost: a/b\r\n"]) {
+      const answer = await raw(`${line} ${host}Connection: close\r\n\r\n`);
+      expect(answer).toStartWith(`HTTP/1.1 ${status}`);
+      expect(answer.toLowerCase()).toContain("x-request-id: ");
+    }
+  });
+
   test.each(["%", "%zz", "%ff", "%c3%28", "..", "%2e%2e", "a;b", "\\"])(
     "the path segment %s is never a 5xx",
     async (segment) => {

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from "node:http";
 import { Type } from "@sinclair/typebox";
-import { type Context, Elysia, status } from "elysia";
+import { type Context, Elysia, NotFoundError, status } from "elysia";
 import { causeOf } from "../db/errors.ts";
 import { type Logger, throttled } from "../log.ts";
 import { weightOf } from "./accept.ts";
@@ -80,11 +80,15 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
   const logOutage = throttled(log.error);
   return new Elysia({ name: "failures", seed: log })
     .onRequest(({ request, set }) => {
+      // Without a usable `Host` the address is a bare path. Elysia looks for the path behind a host, and would take
+      // `/anything/health` for `/health`.
+      const { url, method } = request;
+      if (url.startsWith("/") && !methodsOf(pathOf(url)).includes(method)) throw new NotFoundError();
       if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) preferringIt.add(set);
     })
-    .onError({ as: "global" }, ({ code, error, set, path }) => {
+    .onError({ as: "global" }, ({ code, error, set, request }) => {
       if (code === "NOT_FOUND") {
-        const methods = methodsOf(path).join(", ");
+        const methods = methodsOf(pathOf(request.url)).join(", ");
         if (methods === "") return problemBody({ set }, 404, "There is nothing at this address");
         set.headers.allow = methods;
         return problemBody({ set }, 405, `This address answers to ${methods} only`);
@@ -105,6 +109,8 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       return problemBody({ set }, 500, "Something went wrong on our side");
     });
 };
+
+const pathOf = (url: string) => /^(?:https?:\/\/[^/?]*)?([^?]*)/.exec(url)?.[1] ?? "";
 
 /** Where it happened, without the message: that of a database error holds the statement and its values. */
 const placesOf = (error: unknown) =>
