@@ -223,7 +223,10 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
         mistakes.push(...server.map((mistake) => `${name} ${mistake}`));
         return { driver: "embedded", directory: undefined };
       }
-      const isNeon = driver === "auto" ? viaNeon || server.host.endsWith(".neon.tech") : driver === "neon";
+      const isNeon =
+        driver === "auto"
+          ? viaNeon || new URL(server.url).hostname.endsWith(".neon.tech")
+          : driver === "neon";
       const prepare = prepared === "auto" ? server.prepare : prepared === "True";
       return { ...server, driver: isNeon ? "neon" : "postgres", prepare };
     },

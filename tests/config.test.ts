@@ -400,7 +400,7 @@ describe("a start is refused", () => {
     ],
     [
       "postgres://u:hunter2@h:port/db",
-      "is not quite postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://",
+      "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://",
     ],
   ])("with the exact fault of %s", (DATABASE_URL, fault) => {
     expect(mistakes({ DATABASE_URL })).toEqual([`DATABASE_URL ${fault}`]);

@@ -196,7 +196,7 @@ function rowsOf(name: string, { description, ...types }: Table["types"], hasOurs
 async function tablesNamed(ask: Ask, names: string[]): Promise<Table[]> {
   const found = await ask<Omit<Table, "types"> & { types: string }>(sql`
     select oid::text, oid::regclass::text as name, coalesce(obj_description(oid, 'pg_class'), '') as comment,
-      coalesce(oid = to_regclass('tasks'), false) as "isTasks",
+      coalesce(oid = to_regclass(quote_ident(current_schema()) || '.tasks'), false) as "isTasks",
       (select json_object_agg(attname, format_type(atttypid, atttypmod))::text from pg_attribute
         where attrelid = pg_class.oid and attnum > 0 and not attisdropped) as types
     from unnest(string_to_array(${names.join("\n")}, E'\\n')) with ordinality as n (named, place)
