@@ -3,10 +3,8 @@ import { version } from "../package.json";
 import { loadConfig, localAddress } from "./config.ts";
 
 interface Command {
-  /** Its argument. */
+  /** Its argument, or its options. */
   takes?: string;
-  /** Its own options, as they are used. */
-  options?: string;
   does: string;
   /** Resolves with what is to be printed. */
   run(argument: string | undefined, options: { from: string | undefined; dryRun: boolean }): Promise<string>;
@@ -37,7 +35,7 @@ const commands: Record<string, Command> = {
   },
 
   adopt: {
-    options: "[--from NAME] [--dry-run]",
+    takes: "[--from NAME] [--dry-run]",
     does: "Take over the tasks of a FastAPI app in the same database. Its table is kept.",
     async run(_, { from, dryRun }) {
       const [{ connect }, { adopt }] = await Promise.all([
@@ -102,10 +100,7 @@ const commands: Record<string, Command> = {
 };
 
 const usage = (names: string[]) =>
-  names.map((name) => {
-    const { takes, options, does } = commands[name] as Command;
-    return `  ${[name, takes, options].filter(Boolean).join(" ").padEnd(14)} ${does}`;
-  });
+  names.map((name) => `  ${`${name} ${commands[name]?.takes ?? ""}`.padEnd(14)} ${commands[name]?.does}`);
 
 const HELP = `Usage: tasks-api [COMMAND]
 
@@ -125,27 +120,21 @@ async function settings() {
 }
 
 async function main(args: string[]): Promise<string> {
-  const options = {
-    help: { type: "boolean", short: "h" },
-    version: { type: "boolean" },
-    from: { type: "string" },
-    "dry-run": { type: "boolean" },
-  } as const;
+  const options = { help: { type: "boolean", short: "h" }, from: { type: "string" } } as const;
   const { values, positionals } = parseArgs({ args, options, strict: false, allowPositionals: true });
-  const unknown = Object.keys(values).find((option) => !Object.hasOwn(options, option));
-  if (unknown !== undefined) throw new UsageError(`there is no option --${unknown}\n\n${HELP}`);
   if (values.version) return version;
 
   const [name = "serve", argument, ...more] = positionals;
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command === undefined) throw new UsageError(`there is no command "${name}"\n\n${HELP}`);
   if (values.help) return positionals.length === 0 ? HELP : `Usage: tasks-api${usage([name])[0]?.slice(1)}`;
-  if (more.length > 0 || (argument !== undefined && !command.takes))
+  const own = command.takes?.split(/[\s[\]]+/) ?? [];
+  const unknown = Object.keys(values).find((option) => !own.includes(`--${option}`));
+  if (unknown !== undefined) throw new UsageError(`${name} has no option --${unknown}\n\n${HELP}`);
+  if (values.from === true) throw new UsageError("--from needs a NAME");
+  if (more.length > 0 || (argument !== undefined && !/^\[?[A-Z]/.test(command.takes ?? "")))
     throw new UsageError(`${name} takes ${command.takes ?? "no argument"}`);
-  const other = ["from", "dry-run"].find((own) => own in values && !command.options?.includes(`--${own}`));
-  if (other !== undefined) throw new UsageError(`${name} has no option --${other}`);
-  if (values.from === true) throw new UsageError("--from needs the NAME of a table");
-  return command.run(argument, { from: values.from || undefined, dryRun: values["dry-run"] === true });
+  return command.run(argument, { from: values.from || undefined, dryRun: values["dry-run"] !== undefined });
 }
 
 try {

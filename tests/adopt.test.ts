@@ -234,6 +234,15 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     expect(await command("adopt")).toEqual({ lines: [""], err: sentence, exitCode: 1 });
   });
 
+  test.each(["adopt --dry", "adopt --from", "adopt task", "migrate --dry-run"])(
+    "%s is a mistake that changes nothing",
+    async (words) => {
+      await run(sqlModel("task"));
+      expect((await command(words)).exitCode).toBe(2);
+      expect(await rows("select to_regclass('tasks') as ours")).toEqual([{ ours: null }]);
+    },
+  );
+
   test("names what a role lacks", async () => {
     const role = `reader_${process.pid}_${Date.now()}`;
     await run(
@@ -245,6 +254,44 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     await run(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
     expect(err).toBe("Nothing has been changed: permission denied for table task");
     expect(exitCode).toBe(1);
+  });
+
+  test("is undone if a row would not arrive as it was", async () => {
+    await command("migrate");
+    await run(`CREATE RULE loses AS ON INSERT TO tasks WHERE NEW.id = 2 DO INSTEAD NOTHING;
+      ${sqlModel("task")}; INSERT INTO task (${COLUMNS}) VALUES ${MILK}, ${MILK}`);
+    expect(await command("adopt")).toEqual({
+      lines: [""],
+      err: "Nothing has been changed: of 2 rows, 1 would differ",
+      exitCode: 1,
+    });
+    expect(await rows("select from tasks")).toHaveLength(0);
+  });
+
+  test("fails where a policy hides rows from its role", async () => {
+    const role = `owner_${process.pid}_${Date.now()}`;
+    await run(`${sqlModel("task")}; INSERT INTO task (${COLUMNS}) VALUES ${MILK};
+      CREATE ROLE ${role} LOGIN; ALTER SCHEMA public OWNER TO ${role}; ALTER TABLE task OWNER TO ${role};
+      GRANT CREATE ON DATABASE ${new URL(settings.DATABASE_URL ?? "").pathname.slice(1)} TO ${role};
+      ALTER TABLE task ENABLE ROW LEVEL SECURITY; ALTER TABLE task FORCE ROW LEVEL SECURITY`);
+    const url = new URL(settings.DATABASE_URL ?? "");
+    url.username = role;
+    const { err } = await command("adopt", { DATABASE_URL: url.href });
+    await run(`DROP OWNED BY ${role} CASCADE; DROP ROLE ${role}; CREATE SCHEMA IF NOT EXISTS public`);
+    expect(err).toStartWith("Nothing has been changed: query would be affected by row-level security policy");
+  });
+
+  test("waits for who is writing to the old table, and takes what was written", async () => {
+    await run(`${sqlModel("task")}; INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
+    const writer = new SQL({ url: settings.DATABASE_URL ?? "", max: 1 });
+    const adopted = await writer.begin(async (transaction) => {
+      await transaction.unsafe(`INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
+      const adopting = command("adopt");
+      while ((await rows("select from pg_locks where not granted")).length === 0) await Bun.sleep(50);
+      return { adopting };
+    });
+    await writer.close();
+    expect((await adopted.adopting).lines[0]).toStartWith("2 rows of task have been taken over");
   });
 
   test("asked for twice at once, is done once", async () => {

@@ -26,23 +26,17 @@ const MARK = /Adopted by tasks-api up to id (\d+), left: ([\d, -]*)\./;
 const SPACES =
   "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
 
-/**
- * A sentence about a FastAPI app's table whose tasks were never taken over, if there is one that may be read. Never
- * fails: it is only a hint.
- */
-export const findOldTable = ({ orm }: Database): Promise<string | undefined> =>
-  orm
-    .transaction(async (transaction) => {
-      const ask = asker(transaction);
-      for (const { oid, name } of (await tablesNamed(ask, USUAL_NAMES)).filter(isOpen)) {
-        const [may] = await ask(sql`select 1 as row where has_table_privilege(${oid}::oid, 'select')`);
-        const [row] = may ? await ask(sql`select 1 as row from ${sql.raw(name)} limit 1`) : [];
-        if (row)
-          return `The table ${name} has a FastAPI app's tasks, which are not among this service's: \`tasks-api adopt --dry-run\` shows what moving them over would do`;
-      }
-      return undefined;
-    })
-    .catch(() => undefined);
+/** A sentence about a FastAPI app's table whose tasks were never taken over. A hint only: it never fails. */
+export const findOldTable = async ({ orm }: Database): Promise<string | undefined> => {
+  const look = async (transaction: Transaction) => {
+    const ask = asker(transaction);
+    for (const { name } of (await tablesNamed(ask, USUAL_NAMES)).filter(isOpen))
+      if ((await ask(sql`select 1 as row from ${sql.raw(name)} limit 1`)).length > 0)
+        return `The table ${name} has a FastAPI app's tasks, which are not among this service's: \`tasks-api adopt --dry-run\` shows what moving them over would do`;
+    return undefined;
+  };
+  return orm.transaction(look).catch(() => undefined);
+};
 
 /**
  * Takes over the tasks of a FastAPI app in one transaction. The table that SQLModel made is kept, and marked; its rows
