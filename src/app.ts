@@ -16,7 +16,7 @@ import { taskStore } from "./tasks/store.ts";
 
 export interface Dependencies {
   config: Config;
-  db: Database;
+  db: Pick<Database, "query" | "lastAnswer">;
   log: Logger;
   /** What the process is doing, for probes. */
   phase: () => Phase;
@@ -28,7 +28,12 @@ export interface Dependencies {
 export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   const probes = health(db, phase);
   const limited = limits(config.rateLimit, () => phase() !== "starting", metrics);
-  const tasks = taskRoutes(auth(config.jwt, log), limited, taskStore(db), jsonSender(config.compression));
+  const tasks = taskRoutes(
+    auth(config.jwt, log),
+    limited,
+    taskStore(db.query),
+    jsonSender(config.compression),
+  );
 
   const app = new Elysia({
     // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.

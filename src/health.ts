@@ -2,7 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Database } from "./db/database.ts";
 import { causeOf } from "./db/errors.ts";
-import { ping, UNDEFINED_TABLE } from "./db/migrate.ts";
+import { ping } from "./db/migrate.ts";
 import { Problem, problem } from "./http/problem.ts";
 
 export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
@@ -20,8 +20,10 @@ const NOT_READY: Record<Phase, string | undefined> = {
 /** How long the database may take to answer a probe, in milliseconds. */
 const READY_TIMEOUT_MS = 1000;
 
+type Probed = Pick<Database, "query" | "lastAnswer">;
+
 /** For probes: is the process up, and may it be sent requests? */
-export const health = (db: Database, phase: () => Phase) =>
+export const health = (db: Probed, phase: () => Phase) =>
   new Elysia({ name: "health", detail: { tags: ["Health"] } })
     .get("/health", () => HEALTHY, {
       response: { 200: Healthy },
@@ -57,14 +59,16 @@ export const health = (db: Database, phase: () => Phase) =>
     );
 
 /** What stands between the database and a request, in a sentence. */
-const obstacleOf = (db: Database): Promise<string | undefined> =>
-  Promise.race([
-    ping(db).then(
-      () => undefined,
-      (error) => (causeOf(error).code === UNDEFINED_TABLE ? NO_TABLE : NO_ANSWER),
-    ),
-    Bun.sleep(READY_TIMEOUT_MS).then(() => NO_ANSWER),
-  ]);
+function obstacleOf(db: Probed): Promise<string | undefined> {
+  const asked = performance.now();
+  const pinged = ping(db).then(
+    () => undefined,
+    (error) => (causeOf(error).code === "42P01" ? NO_TABLE : NO_ANSWER),
+  );
+  // Where every connection is busy a ping waits, but the others have just been answered.
+  const late = () => (db.lastAnswer() > asked ? undefined : NO_ANSWER);
+  return Promise.race([pinged, Bun.sleep(READY_TIMEOUT_MS).then(late)]);
+}
 
 const NO_ANSWER = "The database does not answer";
 const NO_TABLE = "The table is not there: `tasks-api migrate` makes it";

@@ -4,7 +4,7 @@ import type { Config } from "./config.ts";
 import { findOldTable } from "./db/adopt.ts";
 import { connect } from "./db/connect.ts";
 import { causeOf } from "./db/errors.ts";
-import { migrate, ping, UNDEFINED_TABLE } from "./db/migrate.ts";
+import { migrate, requireSchema } from "./db/migrate.ts";
 import { welcome } from "./development.ts";
 import type { Phase } from "./health.ts";
 import { createLogger, type Logger, throttled } from "./log.ts";
@@ -66,7 +66,7 @@ export async function serve(config: Config): Promise<void> {
 
   /** Makes the schema what this program needs, as soon as there is a database. Fails if that can't be done. */
   async function prepare() {
-    await untilThere(() => (config.migrateOnStart ? migrate(db) : ping(db)), log);
+    await untilThere(() => (config.migrateOnStart ? migrate(db) : requireSchema(db)), log);
     if (phase === "starting") phase = "serving";
     const oldTable = await findOldTable(db);
     if (oldTable) log.warning({}, oldTable);
@@ -82,10 +82,9 @@ async function untilThere(work: () => Promise<void>, log: Logger): Promise<void>
     try {
       return await work();
     } catch (error) {
-      const { name, code, outage } = causeOf(error);
-      const missing = code === UNDEFINED_TABLE;
-      if (!outage && !missing) throw error;
-      const reason = missing ? "waiting for the table: run `tasks-api migrate`" : "waiting for the database";
+      const { name, code, outage, sentence } = causeOf(error);
+      if (!outage) throw error;
+      const reason = `waiting for the database${sentence === undefined ? "" : `: ${sentence}`}`;
       logWait(reason, { error: name, code }, reason);
       await Bun.sleep(RETRY_AFTER);
     }

@@ -68,14 +68,14 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   await migrate(first);
   await migrate(first);
   await ping(first);
-  const { id } = await taskStore(first)(SOMEBODY).create({ title: "kept" });
+  const { id } = await taskStore(first.query)(SOMEBODY).create({ title: "kept" });
   expect(connect(config)).rejects.toThrow("in use by another process");
   await first.close();
 
   const second = await connect(config);
   await migrate(second);
-  expect(await taskStore(second)(SOMEBODY).find(id)).toMatchObject({ title: "kept" });
-  expect(await taskStore(second)("somebody else" as UserId).find(id)).toBeUndefined();
+  expect(await taskStore(second.query)(SOMEBODY).find(id)).toMatchObject({ title: "kept" });
+  expect(await taskStore(second.query)("somebody else" as UserId).find(id)).toBeUndefined();
   await second.close();
   rmSync(folder, { recursive: true });
 });
@@ -211,7 +211,7 @@ describe("what stands in the way of an embedded database is told with its folder
         "insert into tasks (user_id, title, description) select 'x', 'y', repeat('z', 1000) from generate_series(1, 40000)";
       const errors = [
         await db.query({ name: "fill", text: fill }, []).catch((error) => error),
-        await taskStore(db)(SOMEBODY)
+        await taskStore(db.query)(SOMEBODY)
           .find(1)
           .catch((error) => error),
       ];

@@ -10,7 +10,7 @@ export async function connect({ database, pool, neonProxy }: Config): Promise<Da
     case "embedded":
       return (await import("./embedded.ts")).embedded(database.directory);
     case "neon":
-      return (await import("./neon.ts")).neon(database.url, pool, neonProxy);
+      return (await import("./neon.ts")).neon(database, pool, neonProxy);
     case "postgres":
       return (await import("./postgres.ts")).postgres(database, pool);
   }

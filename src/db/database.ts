@@ -4,36 +4,55 @@ import type { PgDatabase, PgQueryResultHKT } from "drizzle-orm/pg-core";
 export interface Statement {
   name: string;
   text: string;
+  /** It reads as much as its owner has, so it takes one of the owner's few turns (see pool.ts). */
+  slow?: boolean;
+  /** It changes something, so it isn't sent again when its connection is lost. */
+  writes?: boolean;
 }
 
-/** Sends a statement with its values; the rows are as the driver reads them. Fails as the driver fails. */
-export type Query = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
+/** Whoever waits for the answer. */
+export interface Caller {
+  owner: string;
+  /** The moment, in `performance.now()`, at which the request is answered, one way or the other. */
+  deadline: number;
+  /** Aborts when the client hangs up. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Sends a statement with its values; the rows are as the driver reads them. Fails as the driver fails, or as errors.ts
+ * has it. Without a caller, it is the service itself that asks.
+ */
+export type Query = <Row>(statement: Statement, values: unknown[], caller?: Caller) => Promise<Row[]>;
 
 /** A Postgres, whichever driver reaches it. */
 export interface Database {
-  /** Builds statements, and migrates. */
+  /** Builds statements; migrates and adopts, over a connection of its own without a time limit. */
   readonly orm: PgDatabase<PgQueryResultHKT>;
-  /** For a statement that may take its time: a commit waits for the disk, an update for a lock, a search for itself. */
   readonly query: Query;
-  /** For one that reads a range of an index, and waits for nobody. Many at once share a connection. */
-  readonly quick: Query;
+  /** When a statement was last answered, in `performance.now()`. */
+  lastAnswer(): number;
+  /** How many connections are busy, and how many there may be. */
+  connections(): { busy: number; most: number };
   /** What it is and where, for people and logs. Holds no password. */
   readonly label: string;
   /** Waits for what is under way, then lets go of the database. */
   close(): Promise<void>;
 }
 
-/** How long connecting may take, in milliseconds. With the two below, an answer takes less than 10 s. */
+/** How long a request may take, in milliseconds, whatever is tried again inside it. */
+export const REQUEST_TIMEOUT_MS = 10_000;
+/** How long before its deadline a request's statement must have been sent, in milliseconds. */
+export const ANSWER_TIMEOUT_MS = 6_000;
+/** How long connecting may take, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 3_000;
-/** Enforced by the server: a statement that waits for a lock ends with 57014. */
-export const STATEMENT_TIMEOUT_MS = 5_000;
-/** Waiting for a connection and for the answer: when it is over, the peer is frozen or the pool exhausted. */
-export const ANSWER_TIMEOUT_MS = 8_000;
-/** A connection that has been idle for longer is closed rather than trusted (`DB_POOL_PRE_PING`). */
+/**
+ * The longest that a statement runs, in milliseconds: the server ends it. The odd millisecond tells this limit from
+ * one that a role happens to have: where it is in force, there is no pooler in between.
+ */
+export const STATEMENT_TIMEOUT_MS = 5_001;
+/** A connection that has been idle for longer, in milliseconds, is closed rather than trusted. */
 export const IDLE_TIMEOUT_MS = 30_000;
-
-/** The database did not answer in time. */
-export class DatabaseTimeout extends Error {}
 
 /** Where a database is, for its label: without the password. */
 export function addressOf(url: string): string {

@@ -6,7 +6,8 @@ import initdb from "@electric-sql/pglite/initdb.wasm" with { type: "file" };
 import data from "@electric-sql/pglite/pglite.data" with { type: "file" };
 import postgres from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
-import type { Database, Query, Statement } from "./database.ts";
+import type { Database, Statement } from "./database.ts";
+import { type Connection, createPool } from "./pool.ts";
 
 /**
  * A whole Postgres inside the process: PGlite, with its files in `directory`, or in memory without one.
@@ -38,21 +39,27 @@ interface Opened {
 }
 
 function database({ client, lastWords }: Opened, label: string, unlock = () => {}): Database {
-  const query: Query = async <Row>({ text }: Statement, values: unknown[]) => {
-    // Without this a statement after a PANIC, such as that of a full disk, would never be answered.
-    if (lastWords.length > 0) throw stopped(label, lastWords);
-    try {
-      return (await client.query<Row>(text, values)).rows;
-    } catch (error) {
-      throw lastWords.length > 0 ? stopped(label, lastWords) : error;
-    }
+  const connection: Connection = {
+    async send<Row>({ text }: Statement, values: unknown[]) {
+      // Without this a statement after a PANIC, such as that of a full disk, would never be answered.
+      if (lastWords.length > 0) throw stopped(label, lastWords);
+      try {
+        return (await client.query<Row>(text, values)).rows;
+      } catch (error) {
+        throw lastWords.length > 0 ? stopped(label, lastWords) : error;
+      }
+    },
+    // It runs on this thread: while it does, nobody can ask for its end.
+    cancel() {},
+    close() {},
   };
+  const { close, ...pool } = createPool(1, () => connection);
   return {
     orm: drizzle({ client }),
-    query,
-    quick: query,
+    ...pool,
     label,
     async close() {
+      await close();
       if (lastWords.length === 0) await client.close();
       unlock();
     },

@@ -1,51 +1,64 @@
 import { DrizzleQueryError } from "drizzle-orm/errors";
-import { DatabaseTimeout } from "./database.ts";
+
+/** No answer came in time: the peer is frozen, or the server doesn't end its statements. */
+export class DatabaseTimeout extends Error {
+  readonly code = "DATABASE_TIMEOUT";
+}
+
+/** The statement was not sent, since it could not have been answered in time. */
+export class Overloaded extends Error {
+  readonly code = "OVERLOADED";
+}
+
+/** The statement was not sent, since its owner has too many waiting. */
+export class TooManyWaiting extends Error {
+  readonly code = "TOO_MANY_WAITING";
+}
+
+/** The client hung up. Nobody waits for an answer. */
+export class HungUp extends Error {
+  readonly code = "HUNG_UP";
+}
+
+/** The connection was lost while something was changed: it may have been done. `cause` has the loss. */
+export class OutcomeUnknown extends Error {}
 
 /**
- * What a failure of the database may be told by: a code (SQLSTATE, or the driver's or the system's own), and for
- * failures without one the kind of error. Never a message: Drizzle's holds the statement and its values.
+ * What a failure of the database may be told by. The code is SQLSTATE's, or the driver's or the system's own. Only
+ * `sentence` holds words of the server, and only for failures whose words hold no value of a row.
  */
 export interface Cause {
   name: string;
   code: string | undefined;
+  /** The database's absence (503), and not a bug of ours (500). */
   outage: boolean;
+  /** A write that may have been done. */
+  outcomeUnknown: boolean;
+  sentence: string | undefined;
 }
 
-/** Names the cause of a failure, and whether it is the database's absence (503) or a bug of ours (500). */
 export function causeOf(error: unknown): Cause {
-  const cause = unwrapped(error);
-  const name = cause instanceof Error ? cause.name : typeof cause;
+  const cause = driverError(error);
   const code = codeOf(cause);
-  return { name, code, outage: isOutage(code, cause) };
+  return {
+    name: cause instanceof Error ? cause.name : typeof cause,
+    code,
+    outage: error instanceof OutcomeUnknown || isOutage(code, cause),
+    outcomeUnknown: error instanceof OutcomeUnknown,
+    sentence: SAYS_WHY.test(code ?? "") && cause instanceof Error ? cause.message : undefined,
+  };
 }
 
 /**
- * Does what only reads, and does it again if its connection turns out to have died: one that was idle may have,
- * a moment before it was used. A write is never repeated, since it may have been done.
- */
-export async function retryRead<T>(read: () => Promise<T>): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    if (!isLostConnection(error)) throw error;
-    return read();
-  }
-}
-
-function isLostConnection(error: unknown): boolean {
-  const cause = unwrapped(error);
-  return (
-    /^(08|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED)/.test(codeOf(cause) ?? "") ||
-    (cause instanceof Error && /connection terminated/i.test(cause.message))
-  );
-}
-
-/**
- * SQLSTATE classes 08 (connection), 53 (resources), 57P0x (shutdown, crash, starting up), 57014 (statement
- * timeout), 58 (system), 28 (login refused), 3D000 (no such database), 25006 (read-only: a replica after failover).
+ * Classes 08 (connection), 28 (login refused), 53 (resources), 58 (system); 57P0x (shutdown, crash, starting up), 57014
+ * (statement timeout), 55P03 (lock timeout), 40 (lost to another transaction, again and again), 3D000 (no such database),
+ * 3F000 (no such schema), 25006 (read-only), 42501 (no privilege), 42P01 and 42703 (no such table or column: not migrated).
  */
 const OUTAGE =
-  /^(08|53|57P0|57014|58|28|3D000|25006)|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS|CHANNEL|AUTHENTICATION|CANCELLED)|^E(CONN|PIPE|HOST|NET|NOTFOUND|TIMEDOUT|AI_)/;
+  /^(08|28|40|53|58|57P0|57014|55P03|3D000|3F000|25006|42501|42P01|42703)|^(DATABASE_TIMEOUT|OVERLOADED)$|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS|CHANNEL|AUTHENTICATION|CANCELLED)|^E(CONN|PIPE|HOST|NET|NOTFOUND|TIMEDOUT|AI_)/;
+
+/** Of these the operator must know the server's own sentence: a wrong password, an absent database or table, … */
+const SAYS_WHY = /^(08P01|28|3D000|3F000|25006|42501|42P01|42703)/;
 
 const WITHOUT_CODE =
   /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;
@@ -53,16 +66,41 @@ const WITHOUT_CODE =
 const isOutage = (code: string | undefined, cause: unknown) =>
   code === undefined
     ? // Neon's driver fails to connect with an event, which is no `Error` and has no code.
-      cause instanceof DatabaseTimeout ||
       (typeof ErrorEvent === "function" && cause instanceof ErrorEvent) ||
       (cause instanceof Error && WITHOUT_CODE.test(cause.message))
     : OUTAGE.test(code);
 
+/** Refused for what other transactions did at the same time (serializable, deadlock): nothing was done. */
+export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(codeOf(driverError(error)) ?? "");
+
+/**
+ * Refused since the connection's prepared statements are not what they were: a column's type has changed (0A000), or
+ * a pooler has given the connection another server (26000, 42P05, 08P01 for a wrong number of values). Nothing was done.
+ */
+export const isStale = (error: unknown) =>
+  /^(0A000|26000|42P05|08P01)$/.test(codeOf(driverError(error)) ?? "");
+
+/** The connection was lost with the statement under way. */
+export const isLost = (error: unknown) => {
+  const cause = driverError(error);
+  return (
+    /^(08(?!P01)|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED|ECONNRESET|EPIPE|DATABASE_TIMEOUT)/.test(
+      codeOf(cause) ?? "",
+    ) ||
+    (cause instanceof Error && /connection terminated|query read timeout/i.test(cause.message))
+  );
+};
+
+/** The server refused the statement as a whole, so nothing was done. */
+export const isRefused = (error: unknown) =>
+  /^[0-9A-Z]{5}$/.test(codeOf(driverError(error)) ?? "") && !isLost(error);
+
 /** What the driver threw: Drizzle wraps the failure of a query, but not that of a BEGIN, a COMMIT or a connection. */
-const unwrapped = (error: unknown) => (error instanceof DrizzleQueryError ? error.cause : error);
+export const driverError = (error: unknown) =>
+  error instanceof DrizzleQueryError || error instanceof OutcomeUnknown ? error.cause : error;
 
 /** Bun.SQL keeps the SQLSTATE in `errno` and a name of its own in `code`; the others keep it in `code`. */
-function codeOf(cause: unknown): string | undefined {
+export function codeOf(cause: unknown): string | undefined {
   if (typeof cause !== "object" || cause === null) return undefined;
   if ("errno" in cause && typeof cause.errno === "string") return cause.errno;
   if ("code" in cause && typeof cause.code === "string") return cause.code;

@@ -1,41 +1,27 @@
-import { getTableName } from "drizzle-orm";
-import { DrizzleQueryError } from "drizzle-orm/errors";
-import type { PgDialect, PgSession } from "drizzle-orm/pg-core";
-import type { Database } from "./database.ts";
-import { causeOf } from "./errors.ts";
+import { getTableName, sql } from "drizzle-orm";
+import { getTableConfig } from "drizzle-orm/pg-core";
+import type { Caller, Database } from "./database.ts";
+import { causeOf, codeOf, driverError } from "./errors.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
-import { tasks } from "./schema.ts";
-
-/** Fails unless a query gets through to the database, and the schema is there. */
-export async function ping({ quick }: Database): Promise<void> {
-  await quick({ name: "ping", text: `select 1 from ${getTableName(tasks)} limit 1` }, []);
-}
-
-/** The code that `ping` fails with where nobody has migrated yet. */
-export const UNDEFINED_TABLE = "42P01";
-
-/** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
-const MIGRATION_LOCK = 7_461_736_275n;
+import { idempotency_keys, tasks } from "./schema.ts";
 
 export type Transaction = Parameters<Parameters<Database["orm"]["transaction"]>[0]>[0];
 
-/**
- * Brings the schema up to date: all the migrations that are missing, or none. Any number of processes may do so
- * at once; each migration is applied once. Fails as the driver fails, or in Postgres's own words: a migration
- * holds nobody's data.
- */
-export async function migrate({ orm }: Database): Promise<void> {
-  try {
-    await orm.transaction(async (transaction) => {
-      await lockMigrations(transaction);
-      await applyMissing(transaction);
-    });
-  } catch (error) {
-    if (!(error instanceof DrizzleQueryError) || causeOf(error).outage) throw error;
-    const advice = causeOf(error).code === "42P07" ? ": if a FastAPI app made it, run `tasks-api adopt`" : "";
-    throw new Error(`The schema can't be brought up to date: ${error.cause?.message}${advice}`);
-  }
+/** The database can't be used as it is. The message says why, and what would be right. */
+export class SchemaError extends Error {}
+
+/** The tables are not as the statements need them, and it is somebody else's to migrate. */
+export class NotMigrated extends Error {
+  readonly code = "42P01";
 }
+
+/** Fails unless a query gets through to the database, and the table is there. */
+export async function ping({ query }: Pick<Database, "query">, caller?: Caller): Promise<void> {
+  await query({ name: "ping", text: `select 1 from ${getTableName(tasks)} limit 1` }, [], caller);
+}
+
+/** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
+const MIGRATION_LOCK = "7461736275";
 
 /** Takes turns with the migrations of other processes until the transaction ends, and lifts the limits on its time. */
 export async function lockMigrations(transaction: Transaction): Promise<void> {
@@ -44,13 +30,154 @@ export async function lockMigrations(transaction: Transaction): Promise<void> {
   await transaction.execute(`select pg_advisory_xact_lock(${MIGRATION_LOCK})`);
 }
 
+/**
+ * What this service's tables are named in the schema that the connection looks at first, and of which migrations the
+ * journal there knows. The journal is our own: Drizzle's looks at its newest row only, whoever wrote it, so that two
+ * projects on one database hide each other's migrations.
+ */
+const JOURNAL = "tasks_api_migrations";
+const SHARED_JOURNAL = "drizzle.__drizzle_migrations";
+
+interface Found {
+  encoding: string;
+  schema: string | null;
+  /** `table.column`, of the tables that bear our names. */
+  columns: string[];
+  /** Undefined when there is no journal, or it may not be read. */
+  applied: string[] | undefined;
+}
+
+/** Looks, and touches nothing: it needs no privilege. */
+async function look({ query }: Pick<Database, "query">): Promise<Found> {
+  const [found] = await query<Omit<Found, "applied"> & { journal: string | null }>(
+    {
+      name: "look",
+      text: `select current_setting('server_encoding') as encoding, current_schema()::text as schema,
+        (select case when has_table_privilege(c.oid, 'select') then c.oid::regclass::text end from pg_class c
+          where c.relnamespace = n.oid and c.relname = '${JOURNAL}') as journal,
+        array(select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
+          where c.relnamespace = n.oid and c.relname in (${TABLES.map((table) => `'${getTableName(table)}'`).join()})
+          and a.attnum > 0 and not a.attisdropped)::text[] as columns
+        from (select 1) as one left join pg_namespace n on n.nspname = current_schema()`,
+    },
+    [],
+  );
+  if (found === undefined) throw new SchemaError("The database did not say what it holds");
+  const { journal, ...rest } = found;
+  const rows =
+    journal && (await query<{ hash: string }>({ name: "journal", text: `select hash from ${journal}` }, []));
+  return { ...rest, applied: rows ? rows.map(({ hash }) => hash) : undefined };
+}
+
+const TABLES = [tasks, idempotency_keys];
+
+const COLUMNS = TABLES.flatMap((table) =>
+  getTableConfig(table).columns.map(({ name }) => `${getTableName(table)}.${name}`),
+);
+
+/**
+ * What the statements name and the database doesn't have, as a sentence. Undefined when all is there.
+ *
+ * @throws {SchemaError} when the database could not hold it.
+ */
+function missing({ encoding, schema, columns }: Found): string | undefined {
+  if (encoding !== "UTF8")
+    throw new SchemaError(`The database's encoding is ${encoding}: it must be UTF8, to hold any text`);
+  if (schema === null)
+    throw new SchemaError("The connection's search_path names no schema that is there: set one on the role");
+  const gone = TABLES.map((table): string => getTableName(table)).filter(
+    (table) => !columns.some((column) => column.startsWith(`${table}.`)),
+  );
+  const lost = COLUMNS.filter(
+    (column) => !columns.includes(column) && !gone.includes(column.split(".")[0] ?? ""),
+  );
+  if (gone.length + lost.length === 0) return undefined;
+  return [
+    ...gone.map((table) => `the table ${table} is missing from the schema ${schema}`),
+    ...lost.map((column) => `the column ${column} is missing`),
+  ].join(", and ");
+}
+
+/** @throws {NotMigrated} when something is missing. */
+export async function requireSchema(db: Pick<Database, "query">): Promise<void> {
+  const lacks = missing(await look(db));
+  if (lacks) throw new NotMigrated(`${lacks}: run \`tasks-api migrate\``);
+}
+
+/**
+ * Brings the schema up to date: all the migrations that are missing, or none. Any number of processes may do so at
+ * once; each migration is applied once. Where nothing is missing, nothing is touched. Fails as the driver fails while
+ * the database is away.
+ *
+ * @throws {SchemaError} when it can't be done, in Postgres's own words: a migration holds nobody's data.
+ */
+export async function migrate(db: Pick<Database, "query" | "orm">): Promise<void> {
+  const before = await look(db);
+  const known = before.applied;
+  const isNew = ({ hash }: { hash: string }) => known !== undefined && !known.includes(hash);
+  // A role that may not read the journal is one that migrates nothing: what it needs is there, or it isn't.
+  if (missing(before) === undefined && !readMigrations().some(isNew)) return;
+  try {
+    await db.orm.transaction(async (transaction) => {
+      await lockMigrations(transaction);
+      await applyMissing(transaction);
+    });
+  } catch (error) {
+    const cause = driverError(error);
+    if (!(cause instanceof Error) || (causeOf(error).outage && !codeOf(cause)?.startsWith("42"))) throw error;
+    throw new SchemaError(
+      `The schema can't be brought up to date: ${cause.message}${ADVICE[codeOf(cause) ?? ""] ?? ""}`,
+    );
+  }
+  const still = missing(await look(db));
+  if (still) throw new SchemaError(`All migrations are applied, yet ${still}: it was taken away by hand`);
+}
+
+/** What to do about it, by SQLSTATE. */
+const ADVICE: Record<string, string> = {
+  "42501":
+    ". Run `tasks-api migrate` as a role that has CREATE on the schema (GRANT CREATE ON SCHEMA … TO …)",
+  "42P07":
+    ". This service did not make it. If the FastAPI backend did, `tasks-api adopt` takes its tasks over",
+};
+
 /** Applies what is missing, inside a transaction that has taken the lock. */
 export async function applyMissing(transaction: Transaction): Promise<void> {
-  // Drizzle's migrators open a transaction of their own, outside of the lock. What they call inside takes a
-  // session, so here it gets one that is in this transaction already. (Neither is in the public types.)
-  const { dialect, session } = transaction as unknown as { dialect: PgDialect; session: PgSession };
-  const here = Object.assign(Object.create(session), {
-    transaction: (run: (within: typeof transaction) => Promise<void>) => run(transaction),
-  });
-  await dialect.migrate(readMigrations(), here, { migrationsFolder: "" });
+  await transaction.execute(
+    `create table if not exists ${JOURNAL} (hash text primary key, applied_at timestamptz not null default now())`,
+  );
+  const applied = await rowsOf<{ hash: string }>(transaction, `select hash from ${JOURNAL}`);
+  const known = new Set(applied.map(({ hash }) => hash));
+  for (const { hash, sql: statements } of readMigrations()) {
+    if (known.has(hash)) continue;
+    if (!(await takenOver(transaction, hash))) for (const one of statements) await transaction.execute(one);
+    await transaction.execute(sql`insert into ${sql.identifier(JOURNAL)} (hash) values (${hash})`);
+  }
+}
+
+/**
+ * The first version kept its row in Drizzle's shared journal, where it goes on hiding the older migrations of whoever
+ * shares it: it moves.
+ */
+async function takenOver(transaction: Transaction, hash: string): Promise<boolean> {
+  const [shared] = await rowsOf<{ there: boolean }>(
+    transaction,
+    `select to_regclass('${SHARED_JOURNAL}') is not null and to_regclass(format('%I.tasks', current_schema())) is not null as there`,
+  );
+  if (!shared?.there) return false;
+  const moved = await rowsOf(
+    transaction,
+    sql`delete from ${sql.raw(SHARED_JOURNAL)} where hash = ${hash} returning 1`,
+  );
+  return moved.length > 0;
+}
+
+/** The drivers' results differ in shape. */
+async function rowsOf<Row>(
+  transaction: Transaction,
+  query: Parameters<Transaction["execute"]>[0],
+): Promise<Row[]> {
+  const result: unknown = await transaction.execute(query);
+  const rows = Array.isArray(result) ? result : (result as { rows: unknown[] }).rows;
+  return [...rows] as Row[];
 }

@@ -2,18 +2,21 @@ import { neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
 import {
-  ANSWER_TIMEOUT_MS,
   addressOf,
   CONNECT_TIMEOUT_MS,
   type Database,
   IDLE_TIMEOUT_MS,
-  type Query,
   STATEMENT_TIMEOUT_MS,
 } from "./database.ts";
+import { createPool, type Open } from "./pool.ts";
+import type { Server } from "./url.ts";
 
-/** Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. */
+/**
+ * Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. Each of the pool's
+ * connections is one of the driver's own pools of one, which opens, recycles and closes it.
+ */
 export function neon(
-  url: string,
+  { url, prepare }: Server,
   { size, overflow, prePing, recycleSeconds }: Config["pool"],
   proxy?: string,
 ): Database {
@@ -23,26 +26,52 @@ export function neon(
     neonConfig.pipelineConnect = false;
     neonConfig.pipelineTLS = false;
   }
-  const pool = new Pool({
-    connectionString: url,
-    max: size + overflow,
-    min: prePing ? 0 : size,
-    idleTimeoutMillis: IDLE_TIMEOUT_MS,
-    maxLifetimeSeconds: recycleSeconds,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    statement_timeout: STATEMENT_TIMEOUT_MS,
-    query_timeout: ANSWER_TIMEOUT_MS - CONNECT_TIMEOUT_MS,
-  });
-  // The loss of a connection is reported by the query that it fails, or else is nobody's business: the pool opens
-  // another. Without a listener it would end the process.
-  pool.on("error", () => {});
-  pool.on("connect", (client: PoolClient) => client.on("error", () => {}));
-  const query: Query = async (statement, values) => (await pool.query({ ...statement, values })).rows;
+  const connect = (parameters: object) => {
+    const pool = new Pool({
+      connectionString: url,
+      max: 1,
+      min: 0,
+      idleTimeoutMillis: prePing ? IDLE_TIMEOUT_MS : 0,
+      maxLifetimeSeconds: recycleSeconds,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      ...parameters,
+    });
+    // The loss of a connection is reported by the query that it fails, or else is nobody's business: the pool opens
+    // another. Without a listener it would end the process.
+    pool.on("error", () => {});
+    pool.on("connect", (client: PoolClient) => client.on("error", () => {}));
+    return pool;
+  };
+  const open: Open = (name, { parameters, named }) => {
+    const pool = connect({
+      application_name: name,
+      ...(parameters && { statement_timeout: STATEMENT_TIMEOUT_MS }),
+    });
+    return {
+      send: async (statement, values) =>
+        (await pool.query({ text: statement.text, values, ...(named && { name: statement.name }) })).rows,
+      cancel: () => void cancel(name),
+      close: () => void pool.end().catch(() => {}),
+    };
+  };
+  const { close, ...pool } = createPool(size + overflow, open, prepare);
+
+  /** The driver can't cancel. The server knows the connection by its name. */
+  async function cancel(name: string) {
+    const canceller = connect({});
+    const find =
+      "select pg_cancel_backend(pid) from pg_stat_activity where application_name = $1 and state = 'active'";
+    await canceller.query(find, [name]).catch(() => {});
+    await canceller.end().catch(() => {});
+  }
+
+  const own = connect({ idleTimeoutMillis: 1000 });
   return {
-    orm: drizzle({ client: pool }),
-    query,
-    quick: query,
+    orm: drizzle({ client: own }),
+    ...pool,
     label: `Neon at ${addressOf(url)}`,
-    close: () => pool.end(),
+    async close() {
+      await Promise.all([close(), own.end()]);
+    },
   };
 }

@@ -5,15 +5,16 @@ import { type AnyElysia, Elysia } from "elysia";
 import { version } from "../../package.json";
 import { Healthy } from "../health.ts";
 import { Problem } from "../http/problem.ts";
-import { Completion, NewTask, Task, TaskChanges, TaskList } from "../tasks/model.ts";
+import { Cleared, Completion, NewTask, Task, TaskChanges, TaskList } from "../tasks/model.ts";
 
 /** The schemas that the document names, and refers to wherever they are used. */
-const MODELS: TSchema[] = [Task, TaskList, NewTask, TaskChanges, Completion, Problem, Healthy];
+const MODELS: TSchema[] = [Task, TaskList, NewTask, TaskChanges, Completion, Cleared, Problem, Healthy];
 
 const DESCRIPTIONS: Record<string, string> = {
   200: "As asked.",
   201: "Created.",
   204: "Deleted.",
+  304: "Not changed: what `If-None-Match` names still holds.",
   400: "The body is not valid JSON in UTF-8.",
   401: "There is no valid token.",
   403: "The token is another user's.",
@@ -35,15 +36,55 @@ const REQUEST_ID = header("The request's id: the one it came with, or a new one.
 
 const RETRY_AFTER = header("After how many seconds to try again.", { type: "integer" });
 
+const TAG = {
+  ETag: header("The version (RFC 9110): for `If-None-Match` and `If-Match`.", { type: "string" }),
+};
+
 const HEADERS: Record<string, Record<string, object>> = {
+  "304": TAG,
+  "getTask 200": TAG,
+  "updateTask 200": TAG,
+  "completeTask 200": TAG,
   "listTasks 200": {
+    ...TAG,
     "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
     Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).', { type: "string" }),
   },
-  "createTask 201": { Location: header("The address of the task.", { type: "string" }) },
+  "createTask 201": {
+    ...TAG,
+    Location: header("The address of the task.", { type: "string" }),
+    "Idempotency-Replayed": header("`true`: nothing was created, the task is an earlier request's.", {
+      type: "string",
+    }),
+  },
   "401": { "WWW-Authenticate": header("`Bearer` (RFC 6750).", { type: "string" }) },
   "429": { "Retry-After": RETRY_AFTER },
   "503": { "Retry-After": RETRY_AFTER },
+};
+
+const requestHeader = (name: string, description: string, schema: object = { type: "string" }) => ({
+  ...{ name, in: "header", required: false },
+  ...{ description, schema },
+});
+
+const IF_MATCH = requestHeader(
+  "If-Match",
+  "The task's `ETag`: it is done only if the task is still that version.",
+);
+const IF_NONE_MATCH = requestHeader("If-None-Match", "An `ETag`: 304 without a body if it still holds.");
+
+/** Read by hand, since Elysia would make an object of all headers for each request. */
+const REQUEST_HEADERS: Record<string, object> = {
+  listTasks: IF_NONE_MATCH,
+  getTask: IF_NONE_MATCH,
+  updateTask: IF_MATCH,
+  completeTask: IF_MATCH,
+  deleteTask: IF_MATCH,
+  createTask: requestHeader(
+    "Idempotency-Key",
+    "Of your choice, new for each new task: sent again within 24 hours it creates nothing, and answers with the task.",
+    { type: "string", minLength: 1, maxLength: 64, pattern: "^[\\x21-\\x7E]+$" },
+  ),
 };
 
 const INFO = {
@@ -113,12 +154,15 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
     ...rest,
     security: signedIn ? [{ bearer: [] }] : [],
     ...(parameters && {
-      parameters: parameters.map(({ examples, schema: { deprecated, ...schema }, ...parameter }) => ({
-        ...parameter,
-        schema,
-        ...(deprecated === true && { deprecated }),
-        ...(examples && { example: examples[0] }),
-      })),
+      parameters: [
+        ...parameters.map(({ examples, schema: { deprecated, ...schema }, ...parameter }) => ({
+          ...parameter,
+          schema,
+          ...(deprecated === true && { deprecated }),
+          ...(examples && { example: examples[0] }),
+        })),
+        ...(REQUEST_HEADERS[operationId] ? [REQUEST_HEADERS[operationId]] : []),
+      ],
     }),
     ...(body && {
       requestBody: {

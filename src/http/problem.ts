@@ -1,7 +1,7 @@
 import { STATUS_CODES } from "node:http";
 import { Type } from "@sinclair/typebox";
 import { type Context, Elysia, NotFoundError, status } from "elysia";
-import { causeOf } from "../db/errors.ts";
+import { causeOf, Overloaded, TooManyWaiting } from "../db/errors.ts";
 import { type Logger, throttled } from "../log.ts";
 import { weightOf } from "./accept.ts";
 import { sentence, type Violation } from "./validation.ts";
@@ -95,15 +95,27 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       }
       // The routes answer these themselves (see `validated`); a wrong response is a bug of ours.
       if (code === "VALIDATION" && error.type !== "response") return;
-      const { name, code: errorCode, outage } = causeOf(error);
+      if (error instanceof TooManyWaiting)
+        return problemBody({ set }, 429, "Too many of your requests are under way: wait for some of them", {
+          retryAfter: 1,
+        });
+      const { name, code: errorCode, outage, outcomeUnknown, sentence } = causeOf(error);
       const line = { error: name, code: errorCode, request_id: set.headers["x-request-id"] };
       if (outage) {
-        logOutage(`${name} ${errorCode}`, line, "the database did not answer");
-        return problemBody(
-          { set },
-          503,
-          "The service can't reach its database just now: try again in a few seconds",
+        const reason =
+          error instanceof Overloaded ? "there is more to do than can be done in time" : NO_DATABASE;
+        logOutage(
+          `${name} ${errorCode} ${sentence}`,
+          line,
+          sentence === undefined ? reason : `${reason}: ${sentence}`,
         );
+        return outcomeUnknown
+          ? problemBody({ set }, 503, MAYBE_DONE, { retryAfter: null })
+          : problemBody(
+              { set },
+              503,
+              "The service can't reach its database just now: try again in a few seconds",
+            );
       }
       log.error({ ...line, stack: placesOf(error) }, "a request failed");
       return problemBody({ set }, 500, "Something went wrong on our side");
@@ -111,6 +123,10 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
 };
 
 const pathOf = (url: string) => /^(?:https?:\/\/[^/?]*)?([^?]*)/.exec(url)?.[1] ?? "";
+
+const NO_DATABASE = "the database did not answer";
+const MAYBE_DONE =
+  "The service lost its database while it did this: look whether it was done before you send it again";
 
 /** Where it happened, without the message: that of a database error holds the statement and its values. */
 const placesOf = (error: unknown) =>

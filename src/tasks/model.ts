@@ -191,6 +191,16 @@ export const Listing = Type.Object(
   open,
 );
 
+export const Clearing = Type.Object(
+  { status: oneOf({ completed: "completed", all: "all" }, { description: "Which tasks to delete." }) },
+  open,
+);
+
+export const Cleared = Type.Object(
+  { deleted: Type.Integer({ minimum: 0, description: "How many tasks were deleted.", examples: [12] }) },
+  { $id: "Cleared", noValidate: true, description: "What clearing has done." },
+);
+
 /** What a list is asked for, in the API's own words. */
 export interface ListQuery {
   status: (typeof STATUS)[keyof typeof STATUS];

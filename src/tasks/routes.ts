@@ -3,11 +3,14 @@ import { type Context, Elysia } from "elysia";
 import type { auth, UserId } from "../auth/index.ts";
 import type { SendJson } from "../http/accept.ts";
 import { jsonBody } from "../http/body.ts";
+import { ifMatch, isKnown } from "../http/conditional.ts";
 import type { limits } from "../http/limits.ts";
 import { Problem, problem, validationProblem } from "../http/problem.ts";
 import { violations } from "../http/validation.ts";
 import { parseCursor } from "./cursor.ts";
 import {
+  Cleared,
+  Clearing,
   Completion,
   Listing,
   listQuery,
@@ -18,23 +21,23 @@ import {
   TaskChanges,
   TaskList,
 } from "./model.ts";
-import type { Tasks } from "./store.ts";
+import type { Tasks, Undone, Versions } from "./store.ts";
 
 /** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
 export const taskRoutes = (
   signedIn: ReturnType<typeof auth>,
   limited: ReturnType<typeof limits>,
-  tasksOf: (owner: UserId) => Tasks,
+  tasksOf: (owner: UserId, signal: AbortSignal) => Tasks,
   sendJson: SendJson,
 ) =>
   new Elysia({ name: "tasks", prefix: "/api/:user_id/tasks", detail: { tags: ["Tasks"] } })
     .use(signedIn)
     .use(limited)
-    .derive(({ userId }) => ({ tasks: tasksOf(userId) }))
+    .derive(({ userId, request }) => ({ tasks: tasksOf(userId, request.signal) }))
 
     .get(
       "",
-      async ({ tasks, query, userId, request, set }) => {
+      async ({ tasks, query, userId, request, set, status }) => {
         const asked = listQuery(query);
         if (Array.isArray(asked)) return validationProblem({ set }, asked);
         const { cursor, sort, order } = asked;
@@ -44,11 +47,14 @@ export const taskRoutes = (
         set.headers["x-total-count"] = String(page.total);
         if (page.next !== undefined)
           set.headers.link = `<${tasksPath(userId)}?${nextQuery(request.url, page.next)}>; rel="next"`;
-        return sendJson({ request, set }, page.tasks);
+        const json = JSON.stringify(page.tasks);
+        const etag = `W/"${page.total}-${Bun.hash(json).toString(36)}"`;
+        if (isKnown({ set, request }, etag)) return status(304, undefined);
+        return sendJson({ request, set }, page.tasks, json);
       },
       {
         ...validated({ params: Owned, query: Listing }),
-        response: { 200: TaskList, 422: Problem, ...refusals },
+        response: { 200: TaskList, 304: Type.Void(), 422: Problem, ...refusals },
         detail: {
           operationId: "listTasks",
           summary: "List tasks",
@@ -58,13 +64,26 @@ export const taskRoutes = (
       },
     )
 
+    .delete("", async ({ tasks, query }) => ({ deleted: await tasks.clear(query.status) }), {
+      ...validated({ params: Owned, query: Clearing }),
+      response: { 200: Cleared, 422: Problem, ...refusals },
+      detail: {
+        operationId: "clearTasks",
+        summary: "Delete the completed tasks, or all",
+        description: "All or nothing: it says how many when they are gone for good.",
+      },
+    })
+
     .get(
       "/:id",
-      async ({ tasks, params, set }) =>
-        (await tasks.find(Number(params.id))) ?? problem({ set }, 404, NO_SUCH_TASK),
+      async ({ tasks, params, request, set, status }) => {
+        const task = await tasks.find(Number(params.id));
+        if (task === undefined) return problem({ set }, 404, NO_SUCH_TASK);
+        return isKnown({ set, request }, etagOf(task)) ? status(304, undefined) : task;
+      },
       {
         ...validated({ params: OwnedTask }),
-        response: { 200: Task, 404: Problem, 422: Problem, ...refusals },
+        response: { 200: Task, 304: Type.Void(), 404: Problem, 422: Problem, ...refusals },
         detail: {
           operationId: "getTask",
           summary: "Get a task",
@@ -75,13 +94,15 @@ export const taskRoutes = (
 
     .delete(
       "/:id",
-      async ({ tasks, params, set, status }) =>
-        (await tasks.delete(Number(params.id)))
-          ? status(204, undefined)
-          : problem({ set }, 404, NO_SUCH_TASK),
+      async ({ tasks, params, request, set, status }) => {
+        const versions = versionsOf(request);
+        if (versions === "malformed") return validationProblem({ set }, [MALFORMED_IF_MATCH]);
+        const undone = await tasks.delete(Number(params.id), versions);
+        return undone === undefined ? status(204, undefined) : notDone({ set }, undone);
+      },
       {
         ...validated({ params: OwnedTask }),
-        response: { 204: Type.Void(), 404: Problem, 422: Problem, ...refusals },
+        response: { 204: Type.Void(), 404: Problem, 412: Problem, 422: Problem, ...refusals },
         detail: { operationId: "deleteTask", summary: "Delete a task", description: "It is gone for good." },
       },
     )
@@ -90,33 +111,51 @@ export const taskRoutes = (
 
     .post(
       "",
-      async ({ tasks, body, userId, set, status }) => {
-        const task = await tasks.create(body);
-        set.headers.location = `${tasksPath(userId)}/${task.id}`;
-        return status(201, task);
+      async ({ tasks, body, userId, request, set, status }) => {
+        const key = request.headers.get("idempotency-key");
+        if (key !== null && !/^[\x21-\x7e]{1,64}$/.test(key))
+          return validationProblem({ set }, [MALFORMED_KEY]);
+        const made =
+          key === null
+            ? { task: await tasks.create(body), replayed: false }
+            : await tasks.createOnce(key, body);
+        if (made === "changed") return validationProblem({ set }, [KEY_OF_ANOTHER]);
+        if (made === "missing")
+          return problem({ set }, 404, "The task that this Idempotency-Key created has been deleted");
+        if (made.replayed) set.headers["idempotency-replayed"] = "true";
+        set.headers.location = `${tasksPath(userId)}/${made.task.id}`;
+        return status(201, tagged({ set }, made.task));
       },
       {
         ...validated({ params: Owned, body: NewTask }),
-        response: { 201: Task, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 201: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "createTask",
           summary: "Create a task",
-          description: "The title is stored without the white space around it. The answer is the task.",
+          description:
+            "The title is stored without the white space around it. The answer is the task. With an `Idempotency-Key` it can be sent again: nothing is created twice within 24 hours.",
         },
       },
     )
 
     .put(
       "/:id",
-      async ({ tasks, params, body, set }) => {
+      async ({ tasks, params, body, request, set }) => {
         const { title, description, completed } = body;
-        if (title === undefined && description === undefined && completed === undefined)
-          return validationProblem({ set }, [NOTHING_TO_CHANGE]);
-        return (await tasks.change(Number(params.id), body)) ?? problem({ set }, 404, NO_SUCH_TASK);
+        const versions = versionsOf(request);
+        const violations = [
+          ...(title === undefined && description === undefined && completed === undefined
+            ? [NOTHING_TO_CHANGE]
+            : []),
+          ...(versions === "malformed" ? [MALFORMED_IF_MATCH] : []),
+        ];
+        if (violations.length > 0 || versions === "malformed") return validationProblem({ set }, violations);
+        const task = await tasks.change(Number(params.id), body, versions);
+        return typeof task === "string" ? notDone({ set }, task) : tagged({ set }, task);
       },
       {
         ...validated({ params: OwnedTask, body: TaskChanges }),
-        response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "updateTask",
           summary: "Update a task",
@@ -127,11 +166,15 @@ export const taskRoutes = (
 
     .patch(
       "/:id/complete",
-      async ({ tasks, params, body, set }) =>
-        (await tasks.complete(Number(params.id), body.completed)) ?? problem({ set }, 404, NO_SUCH_TASK),
+      async ({ tasks, params, body, request, set }) => {
+        const versions = versionsOf(request);
+        if (versions === "malformed") return validationProblem({ set }, [MALFORMED_IF_MATCH]);
+        const task = await tasks.complete(Number(params.id), body.completed, versions);
+        return typeof task === "string" ? notDone({ set }, task) : tagged({ set }, task);
+      },
       {
         ...validated({ params: OwnedTask, body: Completion }),
-        response: { 200: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, 422: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "completeTask",
           summary: "Complete a task, or reopen it",
@@ -140,6 +183,52 @@ export const taskRoutes = (
         },
       },
     );
+
+/** `updated_at` moves with every change, so it is the version; of one task, since the tag is its own. */
+const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
+
+/** Gives the answer the task's tag. */
+function tagged({ set }: Pick<Context, "set">, task: Task): Task {
+  set.headers.etag = etagOf(task);
+  set.headers["cache-control"] = "private, no-cache";
+  return task;
+}
+
+/** The versions that `If-Match` names. One that this service can't have given matches nothing. */
+function versionsOf({ headers }: Request): Versions | "malformed" {
+  const tags = ifMatch(headers.get("if-match"));
+  if (!Array.isArray(tags)) return tags;
+  const times = tags.map((tag) => [tag, Number.parseInt(tag, 36)] as const);
+  return times
+    .filter(([tag, time]) => time.toString(36) === tag && time <= MAX_TIME)
+    .map(([, time]) => new Date(time).toISOString());
+}
+
+/** The last moment of the year 9999, which Postgres and JavaScript write alike. */
+const MAX_TIME = 253_402_300_799_999;
+
+const notDone = (answer: Pick<Context, "set">, undone: Undone) =>
+  undone === "missing"
+    ? problem(answer, 404, NO_SUCH_TASK)
+    : problem(answer, 412, "The task has been changed meanwhile: get it again, then decide");
+
+const MALFORMED_IF_MATCH = {
+  loc: ["header", "if-match"],
+  type: "value_error",
+  msg: "Give * or entity tags in double quotes, as the ETag header has them",
+};
+
+const MALFORMED_KEY = {
+  loc: ["header", "idempotency-key"],
+  type: "value_error",
+  msg: "Give 1 to 64 visible ASCII characters, without spaces",
+};
+
+const KEY_OF_ANOTHER = {
+  loc: ["header", "idempotency-key"],
+  type: "value_error",
+  msg: "This key has created another task: give each new task a key of its own",
+};
 
 const NO_SUCH_TASK = "Task not found";
 

@@ -1,10 +1,12 @@
-import { and, asc, desc, eq, fillPlaceholders, getTableColumns, ilike, or, type SQL, sql } from "drizzle-orm";
 import type { UserId } from "../auth/index.ts";
-import type { Database, Query } from "../db/database.ts";
-import { retryRead } from "../db/errors.ts";
-import { tasks } from "../db/schema.ts";
-import { encodeCursor, type Order, type Position, type Sort } from "./cursor.ts";
+import { batching } from "../db/batching.ts";
+import { type Caller, type Query, REQUEST_TIMEOUT_MS } from "../db/database.ts";
+import { codeOf } from "../db/errors.ts";
+import { stripped } from "../http/validation.ts";
+import { encodeCursor, type Position } from "./cursor.ts";
 import { type ListQuery, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
+import { searchPattern } from "./search.ts";
+import { type PageVariant, type Row, SHORT_COUNT, SHORT_PAGE, statements } from "./statements.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
 export interface Page {
@@ -13,254 +15,295 @@ export interface Page {
   next: string | undefined;
 }
 
-interface Asked extends Omit<ListQuery, "cursor"> {
+interface Listing extends Omit<ListQuery, "cursor"> {
   after: Position | undefined;
 }
 
+/** The version of a task is `updated_at`, which moves with every change. */
+export type Versions = string[] | undefined;
+
+/** Why something was not done: there is no such task, or it is there in another version. */
+export type Undone = "missing" | "changed";
+
 /** Every query of the service, each built once. Returns what makes one owner's `Tasks`. */
-export function taskStore(db: Pick<Database, "orm" | "query" | "quick">): (owner: UserId) => Tasks {
-  const statements = build(db);
-  return (owner) => new Tasks(owner, statements);
+export function taskStore(query: Query): (owner: UserId, signal?: AbortSignal) => Tasks {
+  const send = sending(query);
+  return (owner, signal) => new Tasks(owner, signal, send);
 }
 
-/**
- * One user's tasks. There is no other way to a row, and every statement names the owner.
- * A statement fails as the driver fails; see `isOutage`.
- */
+/** One user's tasks. There is no other way to a row, and every statement names the owner. Fails as errors.ts has it. */
 export class Tasks {
   readonly #owner: UserId;
-  readonly #statements: ReturnType<typeof build>;
+  readonly #signal: AbortSignal | undefined;
+  readonly #send: ReturnType<typeof sending>;
+  #asked: Caller | undefined;
 
-  constructor(owner: UserId, statements: ReturnType<typeof build>) {
+  constructor(owner: UserId, signal: AbortSignal | undefined, send: ReturnType<typeof sending>) {
     this.#owner = owner;
-    this.#statements = statements;
+    this.#signal = signal;
+    this.#send = send;
   }
 
-  /** The tasks that match, from `after` on (from the start without it), less the first `offset` of them. */
-  async list({ status, search, sort, order, limit, offset, after }: Asked): Promise<Page> {
-    const filter = {
+  /** Its time runs from the first statement on, when the request is whole. */
+  get #caller(): Caller {
+    this.#asked ??= {
+      owner: this.#owner,
+      signal: this.#signal,
+      deadline: performance.now() + REQUEST_TIMEOUT_MS,
+    };
+    return this.#asked;
+  }
+
+  /** The tasks that match, from `after` on (from the start without it). */
+  async list(listing: Listing): Promise<Page> {
+    const { status, search, sort, order, offset, limit, after } = listing;
+    const plain = status === "all" && !search && sort === "created_at" && offset === 0;
+    const page = (plain && (await this.#shortPage(listing))) || (await this.#page(listing));
+    const tasks = page.rows.slice(0, limit).map(taskOf);
+    const last = tasks.at(-1);
+    const next = page.rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
+    // A first page, if nothing follows, is everything.
+    const whole = next === undefined && after === undefined && (offset === 0 || tasks.length > 0);
+    const total = whole ? offset + tasks.length : page.total;
+    return { tasks, total: total ?? (await this.#count(listing)), next };
+  }
+
+  /** A page of the usual list, unless it turns out to be a long one. */
+  async #shortPage({ order, limit, after }: Listing) {
+    const continued = after !== undefined;
+    const rows = await this.#send.page({ order, continued })(
+      {
+        owner: this.#owner,
+        // One more than asked for tells whether more follow.
+        take: Math.min(limit, SHORT_PAGE) + 1,
+        counted: continued || limit <= SHORT_PAGE,
+        ...after,
+      },
+      this.#caller,
+    );
+    if (limit > SHORT_PAGE && rows.length > SHORT_PAGE) return undefined;
+    const total = rows[0]?.total ?? undefined;
+    return { rows, total: total === undefined || total > SHORT_COUNT ? undefined : total };
+  }
+
+  async #page({ status, search, sort, order, limit, offset, after }: Listing) {
+    const continued = after !== undefined;
+    const counted = continued || offset > 0 || limit < MAX_LIMIT;
+    const variant: PageVariant = { status, searched: Boolean(search), sort, order, continued, counted };
+    const values = { ...this.#filter({ status, search }), ...after, limit: limit + 1, offset };
+    const rows = await this.#send.statements.page(variant)(values, this.#caller);
+    return { rows, total: rows[0]?.total };
+  }
+
+  async #count({ status, search }: Listing): Promise<number> {
+    const count = this.#send.statements.count({ status, searched: Boolean(search) });
+    const [row] = await count(this.#filter({ status, search }), this.#caller);
+    return row?.total ?? 0;
+  }
+
+  #filter({ status, search = "" }: Partial<Listing>) {
+    return {
       owner: this.#owner,
       completed: status === "completed",
-      pattern: `%${search?.replace(/[\\%_]/g, "\\$&")}%`,
+      pattern: searchPattern(search),
     };
-    const matching = { status, searched: Boolean(search) };
-    const continued = after !== undefined;
-    const skipping = offset > 0;
-    // Who asks for a part learns in the same round trip how many there are in all.
-    const counted = continued || skipping || limit < MAX_LIMIT;
-    const page = this.#statements.page({ ...matching, sort, order, continued, skipping, counted });
-    // One more than asked for tells whether more follow.
-    const rows = await retryRead(() => page({ ...filter, ...after, offset, limit: limit + 1 }));
-    const tasks = rows.slice(0, limit).map(taskOf);
-    const last = tasks.at(-1);
-    const next = rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
-    // The first page, if nothing follows, is everything.
-    if (next === undefined && !continued && !skipping) return { tasks, total: tasks.length, next };
-    const [row] =
-      counted && rows.length > 0 ? rows : await retryRead(() => this.#statements.count(matching)(filter));
-    return { tasks, total: Number(row?.total), next };
   }
 
-  async create({ title, description = null, completed = false }: NewTask): Promise<Task> {
-    const [row] = await this.#statements.create({
-      owner: this.#owner,
-      title: title.trim(),
-      description,
-      completed,
-    });
-    if (!row) throw new Error("insert … returning returned no row");
-    return taskOf(row);
+  async create(task: NewTask): Promise<Task> {
+    return taskOf(await this.#send.create({ owner: this.#owner, ...created(task) }, this.#caller));
+  }
+
+  /**
+   * Creates a task, unless one was created with this key within the last 24 hours. Then that one, as it is now:
+   * "missing" if it was deleted, "changed" if it was created from something else.
+   */
+  async createOnce(key: string, task: NewTask): Promise<{ task: Task; replayed: boolean } | Undone> {
+    const { createOnce, createdBefore, forgetKeys } = this.#send.statements;
+    const values = created(task);
+    const fingerprint = new Bun.CryptoHasher("sha256").update(JSON.stringify(values)).digest("base64");
+    const named = { owner: this.#owner, key };
+    await forgetKeys(named, this.#caller);
+    for (;;) {
+      const [made] = await createOnce({ ...named, ...values, fingerprint }, this.#caller).catch((error) => {
+        // Another one has just created with this key.
+        if (codeOf(error) === "23505") return [];
+        throw error;
+      });
+      if (made) return { task: taskOf(made), replayed: false };
+      const [before] = await createdBefore(named, this.#caller);
+      // The key may have been forgotten in between: its day was over.
+      if (before === undefined) continue;
+      if (before.fingerprint !== fingerprint) return "changed";
+      return before.id === null ? "missing" : { task: taskOf(before), replayed: true };
+    }
   }
 
   async find(id: number): Promise<Task | undefined> {
-    const [row] = await retryRead(() => this.#statements.find({ owner: this.#owner, id }));
-    return row && taskOf(row);
+    const row = await this.#send.find({ owner: this.#owner, id }, this.#caller);
+    return row === null ? undefined : taskOf(row);
   }
 
-  /** Changes the fields that are given. */
-  async change(id: number, { title, description, completed }: TaskChanges): Promise<Task | undefined> {
-    const [row] = await this.#statements.change({
-      owner: this.#owner,
-      id,
-      title: title?.trim() ?? null,
-      described: description !== undefined,
-      description: description ?? null,
-      completed: completed ?? null,
+  /** Changes the fields that are given, if the task has one of the versions, where any are given. */
+  async change(id: number, changes: TaskChanges, versions?: Versions): Promise<Task | Undone> {
+    const { title, description, completed } = changes;
+    return this.#change({
+      ...{ owner: this.#owner, id, toggled: false, completed: completed ?? null },
+      title: title === undefined ? null : stripped(title),
+      ...{ described: description !== undefined, description: description ?? null },
+      ...versioned(versions),
     });
-    return row && taskOf(row);
   }
 
   /** Sets `completed`, or toggles it if no state is given. */
-  async complete(id: number, completed: boolean | undefined): Promise<Task | undefined> {
-    const [row] = await this.#statements.complete({
-      owner: this.#owner,
-      id,
-      completed: completed ?? null,
+  async complete(id: number, completed: boolean | undefined, versions?: Versions): Promise<Task | Undone> {
+    return this.#change({
+      ...{ owner: this.#owner, id, toggled: completed === undefined, completed: completed ?? null },
+      ...{ title: null, described: false, description: null },
+      ...versioned(versions),
     });
-    return row && taskOf(row);
   }
 
-  /** Whether there was such a task. */
-  async delete(id: number): Promise<boolean> {
-    const gone = await this.#statements.delete({ owner: this.#owner, id });
-    return gone.length === 1;
+  async #change(asked: Change): Promise<Task | Undone> {
+    const row = await (asked.versions === undefined
+      ? this.#send.change(asked, this.#caller)
+      : outcome(this.#send.statements.changeIf({ ...asked }, this.#caller)));
+    return typeof row === "string" ? row : taskOf(row);
+  }
+
+  /** Undefined when it is gone. */
+  async delete(id: number, versions?: Versions): Promise<Undone | undefined> {
+    const asked = { owner: this.#owner, id, ...versioned(versions) };
+    const row = await (versions === undefined
+      ? this.#send.delete(asked, this.#caller)
+      : outcome(this.#send.statements.deleteIf(asked, this.#caller)));
+    return typeof row === "string" ? row : undefined;
+  }
+
+  /** Deletes the completed tasks, or all. Returns how many. */
+  async clear(status: "completed" | "all"): Promise<number> {
+    const clear = this.#send.statements.clear({ status, searched: false });
+    const [row] = await clear(this.#filter({ status }), this.#caller);
+    return row?.deleted ?? 0;
   }
 }
 
-/** A row of the table as the drivers read it. */
-interface Row extends Omit<typeof tasks.$inferSelect, "id"> {
-  /** Bun's and Neon's driver keep what might not fit a number as text. */
-  id: number | bigint | string;
-  /** How many match in all, where that was asked. */
-  total?: number;
+interface Change {
+  owner: string;
+  id: number;
+  title: string | null;
+  described: boolean;
+  description: string | null;
+  completed: boolean | null;
+  toggled: boolean;
+  versions?: string;
 }
+
+/** What is sent one by one, and what goes together with others'. */
+function sending(query: Query) {
+  const built = statements(query);
+  const row = ({ owner, id }: { owner: string; id: number }) => `${id} ${owner}`;
+  const pages = new Map<string, ReturnType<typeof page>>();
+
+  function page(variant: Pick<PageVariant, "order" | "continued">) {
+    const ask = built.pagesTogether(variant);
+    const sign = variant.order === "asc" ? 1 : -1;
+    // They come in order, but SQL promises none to a join.
+    const together = async (asked: object[], caller: Caller) =>
+      grouped(asked, await ask(asked, caller)).map((rows) =>
+        rows.sort((a, b) => sign * (a.created_at - b.created_at || a.id - b.id)),
+      );
+    return batching({
+      together,
+      alone: async (asked, caller) => (await together([asked], caller))[0] ?? [],
+      most: 16,
+    });
+  }
+
+  return {
+    statements: built,
+
+    page(variant: Pick<PageVariant, "order" | "continued">) {
+      const name = `${variant.order} ${variant.continued}`;
+      const one = pages.get(name) ?? page(variant);
+      pages.set(name, one);
+      return one;
+    },
+
+    find: batching<{ owner: string; id: number }, Row | null>({
+      together: async (asked, caller) =>
+        grouped(asked, await built.findTogether(asked, caller)).map(([row]) => row ?? null),
+      alone: async (asked, caller) => (await built.findTogether([asked], caller))[0] ?? null,
+    }),
+
+    create: batching<{ owner: string } & ReturnType<typeof created>, Row>({
+      async together(asked, caller) {
+        const rows = Map.groupBy(await built.createTogether(asked, caller), contentOf);
+        return asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
+      },
+      async alone(asked, caller) {
+        const [row] = await built.createTogether([asked], caller);
+        if (!row) throw new Error("insert … returning returned no row");
+        return row;
+      },
+    }),
+
+    change: batching<Change, Row | "missing">({
+      together: async (asked, caller) =>
+        grouped(asked, await built.changeTogether(asked, caller)).map(([row]) => row),
+      alone: async (asked, caller) => (await built.change({ ...asked }, caller))[0] ?? "missing",
+      row,
+    }),
+
+    delete: batching<{ owner: string; id: number }, object | "missing">({
+      together: async (asked, caller) =>
+        grouped(asked, await built.deleteTogether(asked, caller)).map(([row]) => row),
+      alone: async (asked, caller) => (await built.delete(asked, caller))[0] ?? "missing",
+      row,
+    }),
+  };
+}
+
+/** The rows of each, by the number that they bear. */
+function grouped<R extends { n: number }>(asked: object[], rows: R[]): R[][] {
+  const groups: R[][] = asked.map(() => []);
+  for (const row of rows) groups[row.n]?.push(row);
+  return groups;
+}
+
+/** No row: there is no such task. A row without an id: it is there, in another version. */
+async function outcome(rows: Promise<(Row | { id: null })[]>): Promise<Row | Undone> {
+  const [row] = await rows;
+  if (row === undefined) return "missing";
+  return row.id === null ? "changed" : row;
+}
+
+/** As an array of Postgres, in its text form. */
+const versioned = (versions: Versions) => versions && { versions: `{${versions.join()}}` };
+
+/** What a new task holds, with nothing left open. */
+const created = ({ title, description = null, completed = false }: NewTask) => ({
+  title: stripped(title),
+  description,
+  completed,
+});
+
+const contentOf = ({
+  user_id,
+  title,
+  description,
+  completed,
+}: Omit<Row, "id" | "created_at" | "updated_at">) => JSON.stringify([user_id, title, description, completed]);
 
 /**
  * The row as it goes over the wire: times as ISO 8601 strings (UTC, `Z`, milliseconds), since `JSON.stringify` leaves
- * its fast path at the first object with a `toJSON`, which made a list of twenty five times dearer to serialise.
- *
- * By hand, since Drizzle's mapper finds out anew for each value what is to be done with it: of the 1.7 ms of CPU that
- * a list of a thousand took, that was 0.3.
+ * its fast path at the first object with a `toJSON`.
  */
 const taskOf = (row: Row): Task => ({
-  id: Number(row.id),
+  id: row.id,
   user_id: row.user_id,
   title: row.title,
   description: row.description,
   completed: row.completed,
-  created_at: row.created_at.toISOString(),
-  updated_at: row.updated_at.toISOString(),
+  created_at: new Date(Math.round(row.created_at)).toISOString(),
+  updated_at: new Date(Math.round(row.updated_at)).toISOString(),
 });
-
-interface Filter {
-  status: ListQuery["status"];
-  searched: boolean;
-}
-
-interface PageVariant extends Filter {
-  sort: Sort;
-  order: Order;
-  continued: boolean;
-  skipping: boolean;
-  counted: boolean;
-}
-
-function build({ orm, query, quick }: Pick<Database, "orm" | "query" | "quick">) {
-  const owner = eq(tasks.user_id, sql.placeholder("owner"));
-  const byId = and(eq(tasks.id, sql.placeholder("id")), owner);
-  // Two changes within a millisecond still differ.
-  const updated_at = sql`greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
-
-  const matching = ({ status, searched }: Filter) =>
-    and(
-      owner,
-      status === "all" ? undefined : eq(tasks.completed, sql.placeholder("completed")),
-      searched
-        ? or(
-            ilike(tasks.title, sql.placeholder("pattern")),
-            ilike(tasks.description, sql.placeholder("pattern")),
-          )
-        : undefined,
-    );
-  const count = (shape: Filter) =>
-    orm
-      .select({ total: sql<number>`count(*)::int`.as("total") })
-      .from(tasks)
-      .where(matching(shape));
-
-  return {
-    page: memoized(({ sort, order, continued, skipping, counted, ...shape }: PageVariant) => {
-      const key = sortKeys[sort];
-      const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
-      const rest = sql`(${key.column}, ${tasks.id}) ${beyond} (${key.place}, ${sql.placeholder("id")}::bigint)`;
-      const page = orm
-        .select({
-          ...getTableColumns(tasks),
-          ...(counted && { total: sql<number>`(${count(shape)})`.as("total") }),
-        })
-        .from(tasks)
-        .where(and(matching(shape), continued ? rest : undefined))
-        .orderBy(direction(key.column), direction(tasks.id))
-        .limit(sql.placeholder("limit"));
-      return statement(
-        shape.searched || skipping ? query : quick,
-        `page_${sort}_${order}_${shape.status}_${shape.searched}_${continued}_${skipping}_${counted}`,
-        skipping ? page.offset(sql.placeholder("offset")) : page,
-      );
-    }),
-
-    count: memoized((shape: Filter) =>
-      statement(shape.searched ? query : quick, `count_${shape.status}_${shape.searched}`, count(shape)),
-    ),
-
-    create: statement(
-      query,
-      "create",
-      orm
-        .insert(tasks)
-        .values({
-          user_id: sql.placeholder("owner"),
-          title: sql.placeholder("title"),
-          description: sql.placeholder("description"),
-          completed: sql.placeholder("completed"),
-        })
-        .returning(),
-    ),
-
-    find: statement(quick, "find", orm.select().from(tasks).where(byId)),
-
-    change: statement(
-      query,
-      "change",
-      orm
-        .update(tasks)
-        .set({
-          title: sql`coalesce(${sql.placeholder("title")}, ${tasks.title})`,
-          description: sql`case when ${sql.placeholder("described")}::boolean then ${sql.placeholder("description")} else ${tasks.description} end`,
-          completed: sql`coalesce(${sql.placeholder("completed")}, ${tasks.completed})`,
-          updated_at,
-        })
-        .where(byId)
-        .returning(),
-    ),
-
-    complete: statement(
-      query,
-      "complete",
-      orm
-        .update(tasks)
-        .set({
-          completed: sql`coalesce(${sql.placeholder("completed")}, not ${tasks.completed})`,
-          updated_at,
-        })
-        .where(byId)
-        .returning(),
-    ),
-
-    delete: statement(query, "delete", orm.delete(tasks).where(byId).returning({ id: tasks.id })),
-  };
-}
-
-/** Builds a query once. What it returns sends its text, with the values that its placeholders name. */
-function statement(send: Query, name: string, built: { toSQL(): { sql: string; params: unknown[] } }) {
-  const { sql: text, params } = built.toSQL();
-  const prepared = { name, text };
-  return (values: Record<string, unknown>) => send<Row>(prepared, fillPlaceholders(params, values));
-}
-
-const sortKeys: Record<Sort, { column: SQL; place: SQL }> = {
-  created_at: { column: sql`${tasks.created_at}`, place: sql`${sql.placeholder("key")}::timestamptz` },
-  updated_at: { column: sql`${tasks.updated_at}`, place: sql`${sql.placeholder("key")}::timestamptz` },
-  title: { column: sql`${tasks.title} collate "C"`, place: sql`${sql.placeholder("key")}` },
-};
-
-/** Builds each shape of a query at its first use, and keeps it. The shapes are few: words from the model. */
-function memoized<Shape extends object, Query>(build: (shape: Shape) => Query): (shape: Shape) => Query {
-  const built = new Map<string, Query>();
-  return (shape) => {
-    const name = Object.values(shape).join();
-    const query = built.get(name) ?? build(shape);
-    built.set(name, query);
-    return query;
-  };
-}

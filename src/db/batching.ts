@@ -1,0 +1,140 @@
+import { ANSWER_TIMEOUT_MS, type Caller } from "./database.ts";
+import { HungUp, isRefused, Overloaded } from "./errors.ts";
+
+/** The most members of one statement. */
+const MAX_BATCH = 64;
+/** How many statements of a kind may be under way, once there is more than one statement's worth to send. */
+const MAX_UNDER_WAY = 4;
+/** After how long the others no longer wait for a statement that is under way, in milliseconds. */
+const STALLED_AFTER_MS = 50;
+
+interface Member<Asked, Answer> {
+  asked: Asked;
+  caller: Caller;
+  resolve(answer: Answer): void;
+  reject(error: unknown): void;
+}
+
+interface Kind<Asked, Answer> {
+  /** One statement for all of them. Answers by position; a place without an answer is asked about alone. */
+  together(asked: Asked[], caller: Caller): Promise<(Answer | undefined)[]>;
+  /** A statement for one. */
+  alone(asked: Asked, caller: Caller): Promise<Answer>;
+  /** The row it is about, if it changes one. The same row twice goes into two statements, in order of arrival. */
+  row?(asked: Asked): string;
+  most?: number;
+}
+
+/**
+ * Sends a request's statement at once if none of its kind is under way; what arrives meanwhile goes together, as one
+ * statement, when that one is done. So a busy server pays for one commit where it would pay for dozens, and an idle one
+ * waits for nothing. Nobody fails for another's sake: what a statement as a whole was refused for, and what it left
+ * unanswered, its members are asked singly.
+ */
+export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH }: Kind<Asked, Answer>) {
+  type One = Member<Asked, Answer>;
+  let waiting: One[] = [];
+  /** When each statement that is under way was sent. */
+  const sent = new Set<{ at: number }>();
+  const busyRows = new Set<string>();
+  let timer: Timer | undefined;
+
+  function pump() {
+    while (waiting.length > 0) {
+      const now = performance.now();
+      let counting = 0;
+      for (const { at } of sent) if (now - at < STALLED_AFTER_MS) counting++;
+      if (counting > 0 && (waiting.length < most || counting >= MAX_UNDER_WAY)) break;
+      const members = next(now);
+      if (members.length === 0) break;
+      void send(members);
+    }
+    if (waiting.length > 0 && timer === undefined) timer = setTimeout(look, STALLED_AFTER_MS);
+  }
+
+  function look() {
+    timer = undefined;
+    pump();
+  }
+
+  /** Those who go next. Who has hung up or come too late is told so, and nothing is sent for them. */
+  function next(now: number): One[] {
+    const members: One[] = [];
+    const left: One[] = [];
+    const rows = new Set<string>();
+    for (const member of waiting) {
+      const id = row?.(member.asked);
+      if (member.caller.signal?.aborted) member.reject(new HungUp());
+      else if (now > member.caller.deadline - ANSWER_TIMEOUT_MS) member.reject(new Overloaded());
+      else if (members.length === most || (id !== undefined && (busyRows.has(id) || rows.has(id)))) {
+        left.push(member);
+        // The next one about this row stays behind this one.
+        if (id !== undefined) rows.add(id);
+      } else {
+        members.push(member);
+        if (id !== undefined) rows.add(id);
+      }
+    }
+    waiting = left;
+    return members;
+  }
+
+  async function send(members: One[]) {
+    const one = { at: performance.now() };
+    sent.add(one);
+    for (const { asked } of members) if (row) busyRows.add(row(asked));
+    const singly = members.length === 1 ? members : await sendTogether(members);
+    // What is asked singly after a batch goes its own way: it may wait for a row that somebody has locked.
+    if (members.length > 1) {
+      sent.delete(one);
+      pump();
+    }
+    await Promise.all(
+      singly.map(({ asked, caller, resolve, reject }) =>
+        alone(asked, caller)
+          .then(resolve, reject)
+          .finally(() => {
+            done(asked);
+            pump();
+          }),
+      ),
+    );
+    sent.delete(one);
+    pump();
+  }
+
+  /** Answers those whom one statement can answer. Returns the others. */
+  async function sendTogether(members: One[]): Promise<One[]> {
+    const deadline = Math.max(...members.map(({ caller }) => caller.deadline));
+    try {
+      const answers = await together(
+        members.map(({ asked }) => asked),
+        { owner: "", deadline },
+      );
+      return members.filter((member, i) => {
+        const answer = answers[i];
+        if (answer === undefined) return true;
+        member.resolve(answer);
+        done(member.asked);
+        return false;
+      });
+    } catch (error) {
+      if (isRefused(error)) return members;
+      for (const { asked, reject } of members) {
+        reject(error);
+        done(asked);
+      }
+      return [];
+    }
+  }
+
+  function done(asked: Asked) {
+    if (row) busyRows.delete(row(asked));
+  }
+
+  return (asked: Asked, caller: Caller) =>
+    new Promise<Answer>((resolve, reject) => {
+      waiting.push({ asked, caller, resolve, reject });
+      pump();
+    });
+}

@@ -1,0 +1,272 @@
+import { and, asc, desc, eq, fillPlaceholders, type SQL, sql } from "drizzle-orm";
+import { PgDialect, QueryBuilder } from "drizzle-orm/pg-core";
+import type { Caller, Query, Statement } from "../db/database.ts";
+import { idempotency_keys, tasks } from "../db/schema.ts";
+import type { Order, Sort } from "./cursor.ts";
+
+/** A row as the statements below read it: numbers, whatever the driver, and times whatever the server's DateStyle. */
+export interface Row {
+  id: number;
+  user_id: string;
+  title: string;
+  description: string | null;
+  completed: boolean;
+  /** In milliseconds since 1970. */
+  created_at: number;
+  updated_at: number;
+}
+
+const COLUMNS = {
+  id: sql<number>`${tasks.id}::float8`.as("id"),
+  user_id: tasks.user_id,
+  title: tasks.title,
+  description: tasks.description,
+  completed: tasks.completed,
+  created_at: sql<number>`date_part('epoch', ${tasks.created_at}) * 1000`.as("created_at"),
+  updated_at: sql<number>`date_part('epoch', ${tasks.updated_at}) * 1000`.as("updated_at"),
+};
+const columns = sql.join(
+  Object.entries(COLUMNS).map(
+    ([name, column]) => sql`${"sql" in column ? column.sql : column} as ${sql.identifier(name)}`,
+  ),
+  sql`, `,
+);
+
+const given = sql.placeholder;
+const query = new QueryBuilder();
+const dialect = new PgDialect();
+
+const owner = eq(tasks.user_id, given("owner"));
+const byId = and(sql`${tasks.id} = ${given("id")}::bigint`, owner);
+
+/** What many ask for at once comes as one JSON text: any driver carries it, and no pooler minds. */
+const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
+
+/** Two changes within a millisecond still differ. It moves with every change, so it is the task's version. */
+const touched = sql`updated_at = greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
+
+const change = sql`update ${tasks} set
+  title = coalesce(${given("title")}::text, ${tasks.title}),
+  description = case when ${given("described")}::boolean then ${given("description")}::text else ${tasks.description} end,
+  completed = coalesce(${given("completed")}::boolean, ${tasks.completed} <> ${given("toggled")}::boolean),
+  ${touched}`;
+
+/** Locks the task if it is there, then does the action if its version is one of those given. */
+const onlyIfVersion = (action: SQL) => sql`
+  with found as materialized (select ${tasks.id}, ${tasks.updated_at} from ${tasks} where ${byId} for update),
+  done as (${action} where ${tasks.id} = found.id and ${owner}
+    and found.updated_at = any(${given("versions")}::text::timestamptz[]) returning ${columns})
+  select done.* from found left join done on true`;
+
+/** Rows that somebody else has locked are left out, so that nobody waits for them here. */
+const lockedRows = (members: string) => sql`(select asked.* from ${asked(members)}
+  join ${tasks} on ${tasks.id} = asked.id and ${tasks.user_id} = asked.owner for update of ${tasks} skip locked) as asked`;
+const isAsked = sql`${tasks.id} = asked.id and ${tasks.user_id} = asked.owner`;
+
+const DAY = sql.raw("interval '24 hours'");
+
+/** How long a page may be that is read together with others', and how far its total is counted. */
+export const SHORT_PAGE = 100;
+export const SHORT_COUNT = 1000;
+
+export interface Filter {
+  status: "all" | "pending" | "completed";
+  searched: boolean;
+}
+
+export interface PageVariant extends Filter {
+  sort: Sort;
+  order: Order;
+  continued: boolean;
+  counted: boolean;
+}
+
+const matching = ({ status, searched }: Filter) =>
+  and(
+    owner,
+    status === "all" ? undefined : sql`${tasks.completed} = ${given("completed")}::boolean`,
+    searched
+      ? sql`(${tasks.title} ~ ${given("pattern")}::text or ${tasks.description} ~ ${given("pattern")}::text)`
+      : undefined,
+  );
+
+const counting = (filter: Filter) =>
+  query
+    .select({ total: sql<number>`count(*)::int`.as("total") })
+    .from(tasks)
+    .where(matching(filter));
+
+const sortKeys: Record<Sort, { column: SQL; position: SQL }> = {
+  created_at: { column: sql`${tasks.created_at}`, position: sql`${given("key")}::text::timestamptz` },
+  updated_at: { column: sql`${tasks.updated_at}`, position: sql`${given("key")}::text::timestamptz` },
+  title: { column: sql`${tasks.title} collate "C"`, position: sql`${given("key")}::text collate "C"` },
+};
+
+/** Every statement of the service, each built once. All of them name the owner. */
+export function statements(send: Query) {
+  /** What it returns sends the text, with the values that its placeholders name. */
+  function statement<R = Row>(
+    name: string,
+    built: SQL | { getSQL(): SQL },
+    flags: Pick<Statement, "slow" | "writes"> = {},
+  ) {
+    const { sql: text, params } = dialect.sqlToQuery(built.getSQL());
+    const prepared = { name, text, ...flags };
+    return (values: Record<string, unknown>, caller: Caller) =>
+      send<R>(prepared, fillPlaceholders(params, values), caller);
+  }
+
+  /** Sends many at once, each under its number `n`, by which their rows tell whose they are. */
+  function together<R = Row & { n: number }>(
+    name: string,
+    built: SQL,
+    flags: Pick<Statement, "writes"> = {},
+  ) {
+    const prepared = { name, text: dialect.sqlToQuery(built).sql, ...flags };
+    return (members: object[], caller: Caller) =>
+      send<R>(prepared, [JSON.stringify(members.map((member, n) => ({ n, ...member })))], caller);
+  }
+
+  return {
+    findTogether: together(
+      "find",
+      sql`select asked.n, ${columns} from ${asked("n int, owner text, id bigint")} join ${tasks} on ${isAsked}`,
+    ),
+
+    /** Which row answers whom is told by what it holds: two that hold the same are alike to both. */
+    createTogether: together<Row>(
+      "create",
+      sql`insert into ${tasks} (user_id, title, description, completed)
+        select owner, title, description, completed
+        from ${asked("n int, owner text, title text, description text, completed boolean")} order by n
+        returning ${columns}`,
+      { writes: true },
+    ),
+
+    /** Creates nothing if the key is there, and fails (23505) if another creates with it at this moment. */
+    createOnce: statement(
+      "create_once",
+      sql`with tasks as (
+          insert into ${tasks} (user_id, title, description, completed)
+          select ${given("owner")}::text, ${given("title")}::text, ${given("description")}::text, ${given("completed")}::boolean
+          where not exists (select from ${idempotency_keys} where ${idempotency_keys.user_id} = ${given("owner")}
+            and ${idempotency_keys.key} = ${given("key")})
+          returning *
+        ), kept as (
+          insert into ${idempotency_keys} (user_id, key, fingerprint, task_id)
+          select ${given("owner")}::text, ${given("key")}::text, ${given("fingerprint")}::text, id from tasks
+        )
+        select ${columns} from tasks`,
+      { writes: true },
+    ),
+
+    /** The keys of more than a day ago: this one, and a few of anybody's, so that none has to be tidied by a job. */
+    forgetKeys: statement(
+      "forget_keys",
+      sql`delete from ${idempotency_keys} where ctid = any(array(
+        select ctid from ${idempotency_keys} where ${idempotency_keys.user_id} = ${given("owner")}
+          and ${idempotency_keys.key} = ${given("key")} and created_at < now() - ${DAY}
+        union all select ctid from (select ctid from ${idempotency_keys} where created_at < now() - ${DAY}
+          order by created_at limit 20 for update skip locked) as oldest))`,
+      { writes: true },
+    ),
+
+    /** What a key has created; without the task, if that has been deleted since. */
+    createdBefore: statement<{ fingerprint: string } & (Row | { id: null })>(
+      "created_before",
+      sql`select ${idempotency_keys.fingerprint} as fingerprint, ${columns} from ${idempotency_keys}
+        left join ${tasks} on ${tasks.id} = ${idempotency_keys.task_id} and ${owner}
+        where ${idempotency_keys.user_id} = ${given("owner")} and ${idempotency_keys.key} = ${given("key")}`,
+    ),
+
+    change: statement("change", sql`${change} where ${byId} returning ${columns}`, { writes: true }),
+    changeIf: statement<Row | { id: null }>("change_if", onlyIfVersion(sql`${change} from found`), {
+      writes: true,
+    }),
+    changeTogether: together(
+      "changes",
+      sql`update ${tasks} set
+        title = coalesce(asked.title, ${tasks.title}),
+        description = case when asked.described then asked.description else ${tasks.description} end,
+        completed = coalesce(asked.completed, ${tasks.completed} <> asked.toggled),
+        ${touched}
+        from ${lockedRows("n int, owner text, id bigint, title text, described boolean, description text, completed boolean, toggled boolean")}
+        where ${isAsked} returning asked.n, ${columns}`,
+      { writes: true },
+    ),
+
+    delete: statement("delete", sql`delete from ${tasks} where ${byId} returning ${columns}`, {
+      writes: true,
+    }),
+    deleteIf: statement<Row | { id: null }>(
+      "delete_if",
+      onlyIfVersion(sql`delete from ${tasks} using found`),
+      { writes: true },
+    ),
+    deleteTogether: together<{ n: number }>(
+      "deletes",
+      sql`delete from ${tasks} using ${lockedRows("n int, owner text, id bigint")} where ${isAsked} returning asked.n`,
+      { writes: true },
+    ),
+
+    clear: memoized((filter: Filter) =>
+      statement<{ deleted: number }>(
+        `clear_${filter.status}`,
+        sql`with gone as (delete from ${tasks} where ${matching(filter)} returning 1) select count(*)::int as deleted from gone`,
+        { slow: true, writes: true },
+      ),
+    ),
+
+    /** Pages that are short whatever their owner has: a range of the index, and a total up to a limit. */
+    pagesTogether: memoized(({ order, continued }: Pick<PageVariant, "order" | "continued">) => {
+      const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
+      return together<Row & { n: number; total: number | null }>(
+        `pages_${order}_${continued}`,
+        sql`select asked.n, page.*, case when asked.counted then (
+            select count(*)::int from (select from ${tasks} where ${tasks.user_id} = asked.owner limit ${sql.raw(String(SHORT_COUNT + 1))}) as first
+          ) end as total
+          from ${asked("n int, owner text, take int, counted boolean, key text, id bigint")}, lateral (
+            select ${columns} from ${tasks} where ${tasks.user_id} = asked.owner
+            ${continued ? sql`and (${tasks.created_at}, ${tasks.id}) ${beyond} (asked.key::timestamptz, asked.id)` : sql``}
+            order by ${direction(tasks.created_at)}, ${direction(tasks.id)} limit asked.take
+          ) as page`,
+      );
+    }),
+
+    page: memoized(({ sort, order, continued, counted, ...filter }: PageVariant) => {
+      const { column, position } = sortKeys[sort];
+      const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
+      const rest = sql`(${column}, ${tasks.id}) ${beyond} (${position}, ${given("id")}::bigint)`;
+      return statement<Row & { total: number }>(
+        `page_${sort}_${order}_${filter.status}_${filter.searched}_${continued}_${counted}`,
+        query
+          .select({ ...COLUMNS, ...(counted && { total: sql<number>`(${counting(filter)})`.as("total") }) })
+          .from(tasks)
+          .where(and(matching(filter), continued ? rest : undefined))
+          .orderBy(direction(column), direction(tasks.id))
+          .limit(given("limit"))
+          .offset(given("offset")),
+        { slow: true },
+      );
+    }),
+
+    count: memoized((filter: Filter) =>
+      statement<{ total: number }>(`count_${filter.status}_${filter.searched}`, counting(filter), {
+        slow: true,
+      }),
+    ),
+  };
+}
+
+/** Builds each variant of a statement at its first use, and keeps it. The variants are few: words from the model. */
+function memoized<Variant extends object, Built>(
+  build: (variant: Variant) => Built,
+): (variant: Variant) => Built {
+  const built = new Map<string, Built>();
+  return (variant) => {
+    const name = Object.values(variant).join();
+    const statement = built.get(name) ?? build(variant);
+    built.set(name, statement);
+    return statement;
+  };
+}

@@ -1,0 +1,142 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { batching } from "../src/db/batching.ts";
+import type { Caller } from "../src/db/database.ts";
+import { HungUp, OutcomeUnknown } from "../src/db/errors.ts";
+
+setDefaultTimeout(30_000);
+
+const caller = (signal?: AbortSignal): Caller => ({
+  owner: "a",
+  signal,
+  deadline: performance.now() + 10_000,
+});
+const ticks = () => Bun.sleep(5);
+
+/** Statements that end when the test says so. */
+function statements(options: { answers?: (asked: string[]) => (string | undefined)[]; rows?: boolean } = {}) {
+  const sent: { asked: string[]; resolve(): void; reject(error: unknown): void }[] = [];
+  const send = async (asked: string[]) => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    sent.push({ asked, resolve, reject });
+    await promise;
+  };
+  const ask = batching<string, string>({
+    async together(asked) {
+      await send(asked);
+      return options.answers?.(asked) ?? asked.map((one) => `${one}!`);
+    },
+    async alone(asked) {
+      await send([asked]);
+      return `${asked} alone`;
+    },
+    ...(options.rows && { row: (asked: string) => asked.charAt(0) }),
+  });
+  return { sent, ask: (asked: string, signal?: AbortSignal) => ask(asked, caller(signal)) };
+}
+
+describe("requests of a kind", () => {
+  test("go at once when none is under way, and else together when it is done", async () => {
+    const { sent, ask } = statements();
+    const first = ask("a");
+    const others = ["b", "c", "d"].map((one) => ask(one));
+    await ticks();
+    expect(sent.map(({ asked }) => asked)).toEqual([["a"]]);
+    sent[0]?.resolve();
+    expect(await first).toBe("a alone");
+    await ticks();
+    expect(sent.map(({ asked }) => asked)).toEqual([["a"], ["b", "c", "d"]]);
+    sent[1]?.resolve();
+    expect(await Promise.all(others)).toEqual(["b!", "c!", "d!"]);
+  });
+
+  test("go at most 64 together, and then in several statements at once", async () => {
+    const { sent, ask } = statements();
+    for (let i = 0; i < 200; i++) void ask(`${i}`);
+    await ticks();
+    expect(sent.map(({ asked }) => asked.length)).toEqual([1, 64, 64, 64]);
+    for (const { resolve } of sent) resolve();
+    await ticks();
+    expect(sent.at(-1)?.asked.length).toBe(7);
+  });
+
+  test("about one row go in two statements, in order of arrival", async () => {
+    const { sent, ask } = statements({ rows: true });
+    for (const one of ["x", "a1", "a2", "b1", "a3"]) void ask(one);
+    sent[0]?.resolve();
+    await ticks();
+    expect(sent[1]?.asked).toEqual(["a1", "b1"]);
+    sent[1]?.resolve();
+    await ticks();
+    expect(sent[2]?.asked).toEqual(["a2"]);
+    sent[2]?.resolve();
+    await ticks();
+    expect(sent[3]?.asked).toEqual(["a3"]);
+  });
+
+  test("that a statement leaves out are asked alone, and hold up nobody", async () => {
+    const { sent, ask } = statements({
+      rows: true,
+      answers: (asked) => asked.map((one) => (one === "locked" ? undefined : one)),
+    });
+    void ask("x");
+    const locked = ask("locked");
+    const free = ["a", "b"].map((one) => ask(one));
+    sent[0]?.resolve();
+    await ticks();
+    sent[1]?.resolve();
+    expect(await Promise.all(free)).toEqual(["a", "b"]);
+    await ticks();
+    expect(sent[2]?.asked).toEqual(["locked"]);
+    const next = ask("a");
+    await ticks();
+    sent[3]?.resolve();
+    expect(await next).toBe("a alone");
+    sent[2]?.resolve();
+    expect(await locked).toBe("locked alone");
+  });
+
+  test("are asked singly when their statement is refused as a whole", async () => {
+    const { sent, ask } = statements();
+    void ask("x");
+    const refused = ["a", "b"].map((one) => ask(one));
+    sent[0]?.resolve();
+    await ticks();
+    sent[1]?.reject(Object.assign(new Error("deadlock"), { code: "40P01" }));
+    await ticks();
+    expect(sent.slice(2).map(({ asked }) => asked)).toEqual([["a"], ["b"]]);
+    for (const { resolve } of sent) resolve();
+    expect(await Promise.all(refused)).toEqual(["a alone", "b alone"]);
+  });
+
+  test("are not asked again when it isn't known whether they were done", async () => {
+    const { sent, ask } = statements();
+    void ask("x");
+    const lost = ["a", "b"].map((one) => ask(one).catch((error) => error));
+    sent[0]?.resolve();
+    await ticks();
+    sent[1]?.reject(new OutcomeUnknown());
+    for (const error of await Promise.all(lost)) expect(error).toBeInstanceOf(OutcomeUnknown);
+    expect(sent.length).toBe(2);
+  });
+
+  test("don't wait for a statement that doesn't come back", async () => {
+    const { sent, ask } = statements();
+    void ask("frozen");
+    void ask("a");
+    await Bun.sleep(200);
+    expect(sent.map(({ asked }) => asked)).toEqual([["frozen"], ["a"]]);
+  });
+
+  test("whose client has hung up are not sent", async () => {
+    const { sent, ask } = statements();
+    void ask("x");
+    const controller = new AbortController();
+    const gone = ask("gone", controller.signal).catch((error) => error);
+    void ask("a");
+    controller.abort();
+    sent[0]?.resolve();
+    expect(await gone).toBeInstanceOf(HungUp);
+    await ticks();
+    expect(sent[1]?.asked).toEqual(["a"]);
+  });
+});

@@ -1,0 +1,144 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { type Caller, STATEMENT_TIMEOUT_MS, type Statement } from "../src/db/database.ts";
+import { HungUp, OutcomeUnknown, TooManyWaiting } from "../src/db/errors.ts";
+import { type Connection, createPool } from "../src/db/pool.ts";
+
+setDefaultTimeout(30_000);
+
+const SHORT: Statement = { name: "short", text: "short" };
+const SLOW: Statement = { name: "slow", text: "slow", slow: true };
+const WRITE: Statement = { name: "write", text: "write", writes: true };
+
+const caller = (owner: string, signal?: AbortSignal): Caller => ({
+  owner,
+  signal,
+  deadline: performance.now() + 10_000,
+});
+const failure = (code: string) => Object.assign(new Error("from the server"), { code });
+const ticks = () => Bun.sleep(5);
+
+/** A pool over connections whose statements end when the test says so. */
+function pool(size: number, answer?: (text: string, attempt: number) => unknown) {
+  const sent: {
+    text: string;
+    connection: string;
+    resolve(rows: object[]): void;
+    reject(error: Error): void;
+  }[] = [];
+  const log: string[] = [];
+  let attempts = 0;
+  const open = (name: string): Connection => ({
+    send<Row>({ text }: Statement) {
+      if (text.includes("statement_timeout"))
+        return Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
+      const { promise, resolve, reject } = Promise.withResolvers<Row[]>();
+      sent.push({ text, connection: name, resolve: resolve as never, reject });
+      const given = answer?.(text, attempts++);
+      if (given instanceof Error) reject(given);
+      else if (given !== undefined) resolve(given as Row[]);
+      return promise;
+    },
+    cancel() {
+      log.push(`cancel ${name.split("/")[1]}`);
+      sent.find(({ connection }) => connection === name)?.reject(failure("57014"));
+    },
+    close: () => log.push(`close ${name.split("/")[1]}`),
+  });
+  return { sent, log, ...createPool(size, open) };
+}
+
+describe("the pool", () => {
+  test("runs two slow statements of an owner at once, and another owner's before the third", async () => {
+    const { query, sent } = pool(8);
+    for (let i = 0; i < 5; i++) void query({ ...SLOW, text: "hog" }, [], caller("hog"));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["hog", "hog"]);
+    void query({ ...SLOW, text: "other" }, [], caller("other"));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["hog", "hog", "other"]);
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent.length).toBe(4);
+  });
+
+  test("keeps half of its connections for short statements, and one statement on each", async () => {
+    const { query, sent, connections } = pool(4);
+    for (let i = 0; i < 8; i++) void query(SLOW, [], caller(`owner ${i}`));
+    await ticks();
+    expect(sent.length).toBe(2);
+    for (let i = 0; i < 4; i++) void query(SHORT, [], caller("other"));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["slow", "slow", "short", "short"]);
+    expect(new Set(sent.map(({ connection }) => connection)).size).toBe(4);
+    expect(connections()).toEqual({ busy: 4, most: 4 });
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent[4]?.text).toBe("short");
+  });
+
+  test("lets an owner take turns with others, however many wait", async () => {
+    const { query, sent } = pool(2);
+    for (const owner of ["hog", "hog", "hog", "hog", "other"])
+      void query({ ...SLOW, text: owner }, [], caller(owner));
+    for (let i = 0; i < 3; i++) {
+      await ticks();
+      sent[i]?.resolve([]);
+    }
+    expect(sent.map(({ text }) => text)).toContain("other");
+  });
+
+  test("refuses what an owner asks beyond what may wait", async () => {
+    const { query } = pool(2);
+    const asked = Array.from({ length: 40 }, () => query(SLOW, [], caller("hog")).catch((error) => error));
+    const first = await Promise.race(asked);
+    expect(first).toBeInstanceOf(TooManyWaiting);
+    void query(SLOW, [], caller("other")).catch((error) => expect(error).toBeUndefined());
+    await ticks();
+  });
+
+  test("sends nothing for a client that has hung up, and ends what runs for one", async () => {
+    const { query, sent, log } = pool(1);
+    const [waiting, running] = [new AbortController(), new AbortController()];
+    const first = query(SLOW, [], caller("a", running.signal)).catch((error) => error);
+    const second = query(SLOW, [], caller("b", waiting.signal)).catch((error) => error);
+    await ticks();
+    waiting.abort();
+    running.abort();
+    expect(await first).toBeInstanceOf(HungUp);
+    expect(await second).toBeInstanceOf(HungUp);
+    expect([sent.length, log]).toEqual([1, ["close 0", "cancel 0"]]);
+  });
+
+  test("asks a read again whose connection was lost, and no write: it may have been done", async () => {
+    const lost = failure("57P01");
+    const reads = pool(2, (_, attempt) => (attempt === 0 ? lost : [{ n: 1 }]));
+    expect(await reads.query<object>(SHORT, [], caller("a"))).toEqual([{ n: 1 }]);
+    const writes = pool(2, () => lost);
+    const error = await writes.query(WRITE, [], caller("a")).catch((error) => error);
+    expect(error).toBeInstanceOf(OutcomeUnknown);
+    expect(error.cause).toBe(lost);
+    expect(writes.sent.length).toBe(1);
+  });
+
+  test.each(["40001", "40P01"])("tries again what lost to another transaction (%s)", async (code) => {
+    const { query, sent } = pool(2, (_, attempt) => (attempt < 5 ? failure(code) : [{ n: 1 }]));
+    expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+    expect(sent.length).toBe(6);
+  });
+
+  test.each(["0A000", "26000", "42P05"])(
+    "tries again on a new connection what it is stale for (%s)",
+    async (code) => {
+      const { query, sent, log } = pool(2, (_, attempt) => (attempt === 0 ? failure(code) : [{ n: 1 }]));
+      expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+      expect(sent.length).toBe(2);
+      expect(log.length).toBeGreaterThan(1);
+    },
+  );
+
+  test.each(["23505", "57014", "42501"])("says what the server refused, once (%s)", async (code) => {
+    const { query, sent } = pool(2, () => failure(code));
+    expect(await query(WRITE, [], caller("a")).catch((error) => error.code)).toBe(code);
+    expect(sent.length).toBe(1);
+  });
+});
