@@ -92,7 +92,6 @@ export const OwnedTask = Type.Object(
       minimum: 1,
       maximum: Number.MAX_SAFE_INTEGER,
       description: "The task's id.",
-      examples: [7],
     }),
   },
   open,
@@ -148,7 +147,6 @@ export const Listing = Type.Object(
       text({
         maxLength: 200,
         description: "Only tasks with this text in the title or description, in any case. No wildcards.",
-        examples: ["milk"],
       }),
     ),
     sort: Type.Optional(
