@@ -200,7 +200,7 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
 
     origins(name: string, fallback: string, production: boolean): string[] {
       const { origins, mistakes: found } = parseOrigins(text(name) ?? fallback);
-      mistakes.push(...new Set(found.map((mistake) => `${name} ${mistake}`)));
+      for (const mistake of found) mistakes.push(`${name} ${mistake}`);
       if (production && origins.includes("*"))
         mistakes.push(`${name} must name each origin: "*" lets in every site, and is for development only`);
       return origins;

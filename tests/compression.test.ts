@@ -1,6 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { gunzipSync } from "node:zlib";
 import { service, start, type User } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 const LONG = { title: "x".repeat(200), description: "y".repeat(1000) };
 

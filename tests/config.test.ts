@@ -328,6 +328,7 @@ describe("a start is refused", () => {
     ["'https://a.example'", "comma-separated"],
     ['["https://a.example"', "JSON array"],
     ["[1]", "JSON array"],
+    ["[null]", "JSON array"],
   ])("with the origin %s: %s would be right", (origin, right) => {
     const found = mistakes({ CORS_ALLOWED_ORIGINS: origin });
     expect(namesOf(found)).toEqual(["CORS_ALLOWED_ORIGINS"]);

@@ -1,9 +1,12 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
 import { createApp } from "../src/app.ts";
 import { loadConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";
 import { SETTINGS, service, start } from "./harness.ts";
+
+// Processes and databases take their time on a machine that does other things too.
+setDefaultTimeout(60_000);
 
 const ORIGIN = "http://localhost:3000";
 const EXPOSED =

@@ -1,15 +1,20 @@
 /**
  * Reads a list of origins: comma-separated, or a JSON array, as pydantic takes it. An entry is an origin as browsers
- * send it, or holds one `*` for part of a host label, or is a lone `*`, every origin.
- *
- * @returns the entries, and what is wrong with them, with what would be right.
+ * send it, or holds one `*` for part of a host label, or is a lone `*`, every origin. Returns the entries, and what is
+ * wrong with them, with what would be right.
  */
-export function parseOrigins(value: string): { origins: string[]; mistakes: string[] } {
-  const entries = entriesOf(value);
-  if (entries === undefined)
-    return { origins: [], mistakes: ['begins like a JSON array: ["https://app.example.com"] would be one'] };
-  const mistakes = entries.map((entry) => (entry === "*" ? undefined : faultOf(entry)));
-  return { origins: entries, mistakes: mistakes.filter((mistake) => mistake !== undefined) };
+export function parseOrigins(value: string): { origins: string[]; mistakes: Set<string> } {
+  const origins = entriesOf(value);
+  const mistakes = origins.map(faultOf).filter((mistake) => mistake !== undefined);
+  return { origins, mistakes: new Set(mistakes) };
+}
+
+function entriesOf(value: string): string[] {
+  try {
+    const entries: unknown = value.startsWith("[") ? JSON.parse(value) : value.split(",");
+    if (Array.isArray(entries)) return entries.map((entry) => String(entry).trim()).filter(Boolean);
+  } catch {}
+  return [value];
 }
 
 /** Whether an origin is one of these. A `*` is part of one host label, and never of an internationalised one. */
@@ -25,25 +30,9 @@ export function originMatcher(origins: string[]): (origin: string) => boolean {
   return (origin) => exact.has(origin) || patterns.some((pattern) => pattern.test(origin));
 }
 
-function entriesOf(value: string): string[] | undefined {
-  if (!value.startsWith("["))
-    return value
-      .split(",")
-      .map((entry) => entry.trim())
-      .filter((entry) => entry !== "");
-  try {
-    const entries: unknown = JSON.parse(value);
-    return Array.isArray(entries) && entries.every((entry) => typeof entry === "string")
-      ? entries
-      : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 /** What is wrong with an entry, and what would be right. */
 function faultOf(entry: string): string | undefined {
-  if (APP_ORIGIN.test(entry)) return undefined;
+  if (entry === "*" || APP_ORIGIN.test(entry)) return undefined;
   const [before = "", after, ...others] = entry.split("*");
   const sample = after === undefined ? entry : `${before}${PART}${after}`;
   if (others.length > 0 || !/^https?:\/\//i.test(sample) || !URL.canParse(sample)) return adviceFor(entry);
@@ -67,7 +56,7 @@ const NARROWER =
 const adviceFor = (entry: string) =>
   /^(localhost|[\w-]+(\.[\w-]+)+)(:\d+)?$/.test(entry)
     ? `must say how it is reached: ${/^(localhost|[\d.]+)(:|$)/.test(entry) ? "http" : "https"}://${entry}`
-    : "must be origins such as https://app.example.com, comma-separated (no path, no closing slash), with one * at most";
+    : "must be origins such as https://app.example.com, comma-separated or a JSON array (no path, no closing slash), with one * at most";
 
 /**
  * The public suffix under which anybody could have a name that `PART` stands for. On one where names are sold, that

@@ -122,6 +122,8 @@ const SORT = {
   due_date: "created_at",
 } as const;
 const COMPLETED = { true: "completed", false: "pending" } as const;
+const BOOLEAN = { true: "true", false: "false" } as const;
+const ORDER = { asc: "asc", desc: "desc" } as const;
 
 const skipped = (meaning: string) =>
   Type.Optional(
@@ -156,9 +158,7 @@ export const Listing = Type.Object(
           "What to sort by. Titles are in code point order; ties are in order of id. For compatibility, `created` and `updated` are understood, and `due_date` gives the default order.",
       }),
     ),
-    order: Type.Optional(
-      oneOf({ asc: "asc", desc: "desc" }, { default: "desc", description: "Which way to sort." }),
-    ),
+    order: Type.Optional(oneOf(ORDER, { default: "desc", description: "Which way to sort." })),
     limit: Type.Optional(
       decimal({
         minimum: 1,
@@ -174,14 +174,11 @@ export const Listing = Type.Object(
       }),
     ),
     completed: Type.Optional(
-      oneOf(
-        { true: "true", false: "false" },
-        {
-          anyCase: true,
-          deprecated: true,
-          description: "For compatibility: `true` is `status=completed`, `false` is `status=pending`.",
-        },
-      ),
+      oneOf(BOOLEAN, {
+        anyCase: true,
+        deprecated: true,
+        description: "For compatibility: `true` is `status=completed`, `false` is `status=pending`.",
+      }),
     ),
     offset: skipped("How many tasks to skip."),
     skip: skipped("The same as `offset`."),
@@ -236,7 +233,7 @@ export function listQuery(given: Listing): ListQuery | Violation[] {
 
 /** The type of `word` knows the API's own only, for clients; any of `words` may come. */
 const meaningOf = <Word extends string>(word: string | undefined, words: Readonly<Record<string, Word>>) =>
-  word === undefined ? undefined : words[word.toLowerCase()];
+  words[word?.toLowerCase() ?? ""];
 
 const conflict = (name: string, other: string): Violation => ({
   loc: ["query", name],
