@@ -1,6 +1,7 @@
 import { type Context, Elysia } from "elysia";
 import type { Metrics } from "../metrics.ts";
 import { problem } from "./problem.ts";
+import { longAnswers } from "./unread.ts";
 
 /** A user may send at once what they may send in this many seconds. */
 const WINDOW = 10;
@@ -67,6 +68,7 @@ export function limits(rate: number, started: () => boolean, metrics?: Metrics) 
       share.underWay++;
       return { share };
     })
+    .onAfterHandle({ as: "scoped" }, longAnswers())
     .onAfterResponse({ as: "scoped" }, ({ share }: { share?: Share }) => {
       if (share === undefined) return;
       underWay--;
