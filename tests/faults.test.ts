@@ -20,7 +20,7 @@ const drivers = [
 
 /** The status of an answer. A 503 says when to come back, or that it may have been done, and never both. */
 async function statusOf(
-  request: Pick<Response, "status" | "headers" | "text"> | ReturnType<typeof fetch>,
+  request: (Pick<Response, "status" | "text"> & { headers: Pick<Headers, "has"> }) | ReturnType<typeof fetch>,
 ): Promise<number> {
   const answer = await request;
   const text = await answer.text();
