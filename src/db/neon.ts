@@ -1,4 +1,4 @@
-import { neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
+import { Client, neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
 import {
@@ -43,26 +43,31 @@ export function neon(
     return pool;
   };
   const open: Open = (name, { parameters, named }) => {
+    let client: PoolClient | undefined;
     const pool = connect({
       application_name: name,
       ...(parameters && { statement_timeout: STATEMENT_TIMEOUT_MS }),
     });
+    pool.on("connect", (opened: PoolClient) => {
+      client = opened;
+    });
     return {
       send: async (statement, values) =>
         (await pool.query({ text: statement.text, values, ...(named && { name: statement.name }) })).rows,
-      cancel: () => void cancel(name),
+      cancel: () => client && cancel(client),
       close: () => void pool.end().catch(() => {}),
     };
   };
   const { close, ...pool } = createPool(size + overflow, open, prepare);
 
-  /** The driver can't cancel. The server knows the connection by its name. */
-  async function cancel(name: string) {
-    const canceller = connect({});
-    const find =
-      "select pg_cancel_backend(pid) from pg_stat_activity where application_name = $1 and state = 'active'";
-    await canceller.query(find, [name]).catch(() => {});
-    await canceller.end().catch(() => {});
+  /**
+   * Ends what a connection runs, on the server: PostgreSQL's CancelRequest, over a connection of its own, which needs
+   * none of a pooler's. Not in the driver's public types; it is given the query to make sure that it is still run.
+   */
+  function cancel(client: PoolClient) {
+    const canceller = new Client(url) as unknown as Canceller;
+    canceller.connection.on("error", () => {});
+    canceller.cancel(client, (client as unknown as { activeQuery: unknown }).activeQuery);
   }
 
   const own = connect({ idleTimeoutMillis: 1000 });
@@ -74,4 +79,9 @@ export function neon(
       await Promise.all([close(), own.end()]);
     },
   };
+}
+
+interface Canceller {
+  connection: { on(event: "error", listener: () => void): void };
+  cancel(client: PoolClient, query: unknown): void;
 }
