@@ -58,3 +58,15 @@ export async function startPgBouncer(url: string, settings: Settings = {}, users
   through.port = String(port);
   return { port, url: through.href, stop: running.stop };
 }
+
+// `bun tests/pgbouncer.ts COMMAND…` does it with the tests' server behind a PgBouncer in transaction mode.
+if (import.meta.main) {
+  const server = process.env.TEST_DATABASE_URL ?? "";
+  const pooler = await startPgBouncer(server, { pool_mode: "transaction" });
+  const child = Bun.spawn(process.argv.slice(2), {
+    env: { ...process.env, TEST_DATABASE_URL: pooler.url, TEST_ADMIN_URL: server },
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  process.exitCode = await child.exited;
+  await pooler.stop();
+}
