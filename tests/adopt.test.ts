@@ -287,7 +287,8 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     const adopted = await writer.begin(async (transaction) => {
       await transaction.unsafe(`INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
       const adopting = command("adopt");
-      while ((await rows("select from pg_locks where not granted")).length === 0) await Bun.sleep(50);
+      const waits = () => rows("select from pg_locks where not granted and relation = 'task'::regclass");
+      for (let tries = 0; tries < 200 && (await waits()).length === 0; tries++) await Bun.sleep(50);
       return { adopting };
     });
     await writer.close();
