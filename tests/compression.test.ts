@@ -1,4 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { get, type IncomingMessage } from "node:http";
 import { gunzipSync } from "node:zlib";
 import { service, start, type User } from "./harness.ts";
 
@@ -114,12 +115,34 @@ describe("what is short is sent as it is", () => {
 
   test("8 KiB is the limit, in bytes", async () => {
     const user = await service.newcomer();
+    const { id } = await user.task();
     await Promise.all(
-      Array.from({ length: 3 }, () => user.task({ title: "x", description: "用".repeat(900) })),
+      Array.from({ length: 3 }, () => user.task({ title: "x", description: "用".repeat(800) })),
     );
-    const answer = await fetchRaw(user.path(), user.token, "gzip");
-    expect(answer.headers.get("content-encoding")).toBe("gzip");
-    expect(await answer.bytes().then((bytes) => gunzipSync(bytes).length)).toBeGreaterThan(8192);
+    const missing = 8192 - (await (await user.get()).bytes()).length;
+    const longest = (description: string) => user.put(id, { description });
+    const encoding = async () =>
+      (await fetchRaw(user.path(), user.token, "gzip")).headers.get("content-encoding");
+    // In place of null, a text in quotes.
+    await longest("x".repeat(missing + 2));
+    expect((await (await user.get()).bytes()).length).toBe(8192);
+    expect(await encoding()).toBeNull();
+    await longest("x".repeat(missing + 3));
+    expect(await encoding()).toBe("gzip");
+  });
+
+  test("whatever goes to who says nothing of what is accepted", async () => {
+    const user = await userWith(20);
+    const headers = { authorization: `Bearer ${user.token}` };
+    const heads = ["", "?limit=x"].map(
+      (rest) =>
+        new Promise<IncomingMessage>((resolve, reject) => {
+          get(user.path(rest), { headers }, (answer) => resolve(answer.resume())).on("error", reject);
+        }),
+    );
+    const [list, failure] = (await Promise.all(heads)).map((answer) => answer.headers);
+    expect([list?.["content-encoding"], list?.vary]).toEqual([undefined, "Origin, Accept-Encoding"]);
+    expect(failure?.["content-type"]).toBe("application/json");
   });
 });
 

@@ -16,6 +16,10 @@ const TESTS: Record<string, string[]> = {
   "src/db/": ["drivers", "faults", "plans", "tasks"],
   "src/docs/": ["document"],
   "src/http/": ["input", "answers", "access"],
+  "src/http/accept": ["compression", "answers"],
+  "src/http/body": ["input", "bounds"],
+  "src/http/cors": ["cors"],
+  "src/http/origins": ["config", "cors"],
   "src/tasks/": ["tasks", "list", "input"],
 };
 

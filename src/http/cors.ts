@@ -26,7 +26,7 @@ export function cors(origins: string[], log: Logger) {
     ...(!origins.includes("*") && { "access-control-allow-credentials": "true" }),
   };
 
-  return new Elysia({ name: "cors", seed: origins, detail: { hide: true } })
+  return new Elysia({ name: "cors", seed: origins })
     .onRequest(({ request, set }) => {
       const origin = request.headers.get("origin");
       if (isListed(origin)) Object.assign(set.headers, shared, { "access-control-allow-origin": origin });
