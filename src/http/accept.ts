@@ -27,7 +27,8 @@ const COMPRESSED_FROM = 8 * 1024;
 
 /**
  * Makes an answer of a value as JSON, gzipped for who accepts that if it is long. `text` is the value's JSON, for who
- * has it already. A strong ETag would have to differ between the two forms.
+ * has it already. A strong ETag would have to differ between the two forms. With `known`, the client has it: the answer
+ * is a 304, without the value but with the same `Vary`.
  */
 export type SendJson = ReturnType<typeof jsonSender>;
 export const jsonSender =
@@ -36,13 +37,18 @@ export const jsonSender =
     { request, set }: Pick<Context, "request" | "set">,
     value: T,
     text = JSON.stringify(value),
+    known = false,
   ): Promise<T> => {
-    set.headers["content-type"] = "application/json;charset=utf-8";
     // Elysia sends a text or bytes as they are. To its types, and the client's, they are what they say.
-    const sent = (body: string | Blob) => body as unknown as T;
-    if (!compression || Buffer.byteLength(text) <= COMPRESSED_FROM) return sent(text);
-    set.headers.vary = `${set.headers.vary}, Accept-Encoding`;
-    if (!acceptsGzip(request)) return sent(text);
+    const sent = (body?: string | Blob) => body as unknown as T;
+    const long = compression && Buffer.byteLength(text) > COMPRESSED_FROM;
+    if (long) set.headers.vary = `${set.headers.vary}, Accept-Encoding`;
+    if (known) {
+      set.status = 304;
+      return sent();
+    }
+    set.headers["content-type"] = "application/json;charset=utf-8";
+    if (!long || !acceptsGzip(request)) return sent(text);
     set.headers["content-encoding"] = "gzip";
     return sent(new Blob([await compress(text, { level: 4 })]));
   };

@@ -37,7 +37,7 @@ export const taskRoutes = (
 
     .get(
       "",
-      async ({ tasks, query, userId, request, set, status }) => {
+      async ({ tasks, query, userId, request, set }) => {
         const asked = listQuery(query);
         if (Array.isArray(asked)) return validationProblem({ set }, asked);
         const { cursor, sort, order } = asked;
@@ -48,9 +48,9 @@ export const taskRoutes = (
         if (page.next !== undefined)
           set.headers.link = `<${tasksPath(userId)}?${nextQuery(request.url, page.next)}>; rel="next"`;
         const json = JSON.stringify(page.tasks);
-        const etag = `W/"${page.total}-${Bun.hash(json).toString(36)}"`;
-        if (isKnown({ set, request }, etag)) return status(304, undefined);
-        return sendJson({ request, set }, page.tasks, json);
+        // What the body doesn't tell is in the headers: the total, and whether more follow.
+        const etag = `W/"${page.total}${page.next === undefined ? "." : "-"}${Bun.hash(json).toString(36)}"`;
+        return sendJson({ request, set }, page.tasks, json, isKnown({ set, request }, etag));
       },
       {
         ...validated({ params: Owned, query: Listing }),
@@ -200,7 +200,7 @@ function versionsOf({ headers }: Request): Versions | "malformed" {
   if (!Array.isArray(tags)) return tags;
   const times = tags.map((tag) => [tag, Number.parseInt(tag, 36)] as const);
   return times
-    .filter(([tag, time]) => time.toString(36) === tag && time <= MAX_TIME)
+    .filter(([tag, time]) => time.toString(36) === tag && time >= 0 && time <= MAX_TIME)
     .map(([, time]) => new Date(time).toISOString());
 }
 
