@@ -16,7 +16,7 @@ import { taskStore } from "./tasks/store.ts";
 
 export interface Dependencies {
   config: Config;
-  db: Pick<Database, "query" | "lastAnswer">;
+  db: Pick<Database, "query" | "lastAnswer" | "connections">;
   log: Logger;
   /** What the process is doing, for probes. */
   phase: () => Phase;
@@ -31,7 +31,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   const tasks = taskRoutes(
     auth(config.jwt, log),
     limited,
-    taskStore(db.query),
+    taskStore(metrics?.timed(db.query) ?? db.query),
     jsonSender(config.compression),
   );
 
@@ -53,6 +53,9 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
     "Requests that wait for their answer",
     () => app.server?.pendingRequests ?? 0,
   );
+
+  metrics?.gauge("db_connections_busy", "Connections that wait for an answer", () => db.connections().busy);
+  metrics?.gauge("db_connections_most", "Connections that there may be", () => db.connections().most);
 
   /** What a path answers to, for 405 (Elysia says 404). */
   function methodsOf(path: string): string[] {

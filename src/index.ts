@@ -79,7 +79,7 @@ const commands: Record<string, Command> = {
       const [{ createApp }, { createLogger }] = await Promise.all([import("./app.ts"), import("./log.ts")]);
       const app = createApp({
         config: loadConfig({ BETTER_AUTH_SECRET: crypto.randomUUID() }),
-        db: { query: () => Promise.reject(), lastAnswer: () => 0 },
+        db: { query: () => Promise.reject(), lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) },
         log: createLogger("CRITICAL", false),
         phase: () => "serving",
       });

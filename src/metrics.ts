@@ -1,5 +1,6 @@
 import { Elysia } from "elysia";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Query } from "./db/database.ts";
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -51,11 +52,19 @@ export function createMetrics() {
       refusals.inc({ reason });
     },
 
-    /** A statement of this kind has been answered, for so many requests at once. */
-    statement(kind: string, milliseconds: number, size = 1) {
-      statements.observe({ kind }, milliseconds / 1000);
-      batches.observe({ kind }, size);
-    },
+    /** Sends what `query` sends, and counts it by kind: the first word of the statement's name. */
+    timed:
+      (query: Query): Query =>
+      async (statement, values, caller) => {
+        const [kind = ""] = statement.name.split("_");
+        const began = performance.now();
+        try {
+          return await query(statement, values, caller);
+        } finally {
+          statements.observe({ kind }, (performance.now() - began) / 1000);
+          batches.observe({ kind }, caller?.requests ?? 1);
+        }
+      },
 
     /** Something that is read when it is asked for. */
     gauge(name: string, help: string, read: () => number) {

@@ -6,7 +6,7 @@ import { service, User } from "./harness.ts";
 /** The real app on a database that fails in this way. */
 function appWhoseDatabase(fails: () => unknown) {
   const fail = async () => fails() as never;
-  const db = { query: fail, lastAnswer: () => 0 };
+  const db = { query: fail, lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) };
   const lines: string[] = [];
   const log = Object.assign(createLogger("ERROR", false), {
     error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),

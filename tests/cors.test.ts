@@ -196,7 +196,7 @@ describe("a page on an origin that is not listed", () => {
   function listening(origins = ORIGIN) {
     const config = loadConfig({ ...SETTINGS, CORS_ALLOWED_ORIGINS: origins });
     const none = () => Promise.reject();
-    const db = { query: none, lastAnswer: () => 0 };
+    const db = { query: none, lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) };
     const warnings: { origin: string; message: string }[] = [];
     const log = {
       ...createLogger("CRITICAL", false),

@@ -109,7 +109,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
     try {
       const answers = await together(
         members.map(({ asked }) => asked),
-        { owner: "", deadline },
+        { owner: "", deadline, requests: members.length },
       );
       return members.filter((member, i) => {
         const answer = answers[i];

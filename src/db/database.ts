@@ -17,6 +17,8 @@ export interface Caller {
   deadline: number;
   /** Aborts when the client hangs up. */
   signal?: AbortSignal | undefined;
+  /** How many requests one statement is for, where they go together. */
+  requests?: number;
 }
 
 /**

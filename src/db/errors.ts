@@ -2,21 +2,25 @@ import { DrizzleQueryError } from "drizzle-orm/errors";
 
 /** No answer came in time: the peer is frozen, or the server doesn't end its statements. */
 export class DatabaseTimeout extends Error {
+  override readonly name = "DatabaseTimeout";
   readonly code = "DATABASE_TIMEOUT";
 }
 
 /** The statement was not sent, since it could not have been answered in time. */
 export class Overloaded extends Error {
+  override readonly name = "Overloaded";
   readonly code = "OVERLOADED";
 }
 
 /** The statement was not sent, since its owner has too many waiting. */
 export class TooManyWaiting extends Error {
+  override readonly name = "TooManyWaiting";
   readonly code = "TOO_MANY_WAITING";
 }
 
 /** The client hung up. Nobody waits for an answer. */
 export class HungUp extends Error {
+  override readonly name = "HungUp";
   readonly code = "HUNG_UP";
 }
 
@@ -57,8 +61,8 @@ export function causeOf(error: unknown): Cause {
 const OUTAGE =
   /^(08|28|40|53|58|57P0|57014|55P03|3D000|3F000|25006|42501|42P01|42703)|^(DATABASE_TIMEOUT|OVERLOADED)$|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS|CHANNEL|AUTHENTICATION|CANCELLED)|^E(CONN|PIPE|HOST|NET|NOTFOUND|TIMEDOUT|AI_)/;
 
-/** Of these the operator must know the server's own sentence: a wrong password, an absent database or table, … */
-const SAYS_WHY = /^(08P01|28|3D000|3F000|25006|42501|42P01|42703)/;
+/** Of these the log has the server's own sentence: a wrong password, an absent table, a full disk. None holds a value. */
+const SAYS_WHY = /^(08P01|25006|28|3D000|3F000|42501|42P01|42703|53100|58030)/;
 
 const WITHOUT_CODE =
   /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;

@@ -7,17 +7,8 @@ import {
   STATEMENT_TIMEOUT_MS,
   type Statement,
 } from "./database.ts";
-import {
-  codeOf,
-  DatabaseTimeout,
-  HungUp,
-  isConflict,
-  isLost,
-  isStale,
-  OutcomeUnknown,
-  Overloaded,
-  TooManyWaiting,
-} from "./errors.ts";
+import { codeOf, DatabaseTimeout, HungUp, isConflict, isLost, isStale, OutcomeUnknown } from "./errors.ts";
+import { createTurns, isOverdue } from "./turns.ts";
 
 /** One connection, as its driver has it. It opens itself when it is used, and again after it was lost. */
 export interface Connection {
@@ -41,11 +32,6 @@ type Pool = Pick<Database, "query" | "lastAnswer" | "connections" | "close">;
 /** Opens a connection. The server knows it by its name. */
 export type Open = (name: string, session: Session) => Connection;
 
-/** How many slow statements of one owner run at once, and how many of them may wait. */
-const OWNER_RUNS = 2;
-const OWNER_WAITS = 32;
-/** How many slow statements may wait in all. */
-const MAX_WAITING = 512;
 /** How often it is looked who has waited for too long, in milliseconds. */
 const SWEEP_MS = 100;
 /** How long a cancelled statement may take to end before its connection is replaced, in milliseconds. */
@@ -58,13 +44,6 @@ interface Slot {
   connection: Connection | undefined;
 }
 
-interface Turn {
-  statement: Statement;
-  caller: Caller;
-  begin(slot: Slot): void;
-  reject(error: Error): void;
-}
-
 interface Running {
   slot: Slot;
   /** When the server is asked to end it, and when it is given up. */
@@ -75,35 +54,27 @@ interface Running {
 }
 
 /**
- * Shares `size` connections: one statement at a time on each, so that nobody's answer waits behind another's.
- *
- * Slow statements take turns: at most half of the connections, two for each owner, owner by owner. So one user's long
- * lists make that user wait and nobody else. What can't be answered in time is refused before it is sent. A statement
- * that nobody waits for any more is ended on the server, and its connection is replaced if that doesn't help.
+ * Shares `size` connections: one statement at a time on each, so that nobody's answer waits behind another's. What the
+ * server refused without doing anything is asked again, and so is a read whose connection was lost. A statement that
+ * nobody waits for any more is ended on the server, and its connection is replaced if that doesn't help.
  *
  * @param named whether statements are prepared under a name. Undefined: if there is no pooler in between.
  */
 export function createPool(size: number, open: Open, named?: boolean): Pool {
   const id = crypto.randomUUID().slice(0, 8);
-  const free = Array.from(
+  const slots = Array.from(
     { length: size },
     (_, i): Slot => ({ name: `tasks-api ${id}/${i}`, connection: undefined }),
   );
-  const slots = [...free];
-  const slowMost = Math.max(1, Math.floor(size / 2));
-  const short: Turn[] = [];
-  const slow = new Map<string, Turn[]>();
-  const slowRunning = new Map<string, number>();
+  const turns = createTurns(slots);
   const running = new Set<Running>();
-  let slowBusy = 0;
-  let slowWaiting = 0;
   let lastAnswer = Number.NEGATIVE_INFINITY;
   let session: Promise<Session> | undefined;
   let timer: Timer | undefined;
 
   /** What the way to the server allows, found out before the first statement, for a wrong guess answers wrongly. */
   async function probe(): Promise<Session> {
-    const slot = await turn(PROBE, NOBODY());
+    const slot = await turns.take(PROBE, NOBODY());
     let parameters = false;
     try {
       const [row] = await run<{ limit: string }>(
@@ -123,6 +94,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   }
 
   const query: Query = async (statement, values, caller = NOBODY()) => {
+    timer ??= setInterval(sweep, SWEEP_MS);
     for (let attempt = 0; ; attempt++) {
       try {
         session ??= probe();
@@ -130,65 +102,18 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
           session = undefined;
           throw error;
         });
-        return await run(await turn(statement, caller), known, statement, values, caller);
+        return await run(await turns.take(statement, caller), known, statement, values, caller);
       } catch (error) {
         if (isStale(error)) session = undefined;
         const again = isConflict(error)
           ? attempt < CONFLICT_RETRIES
           : attempt < 2 && (isStale(error) || (!statement.writes && isLost(error)));
-        if (!again || overdue(caller))
+        if (!again || isOverdue(caller))
           throw statement.writes && isLost(error) ? new OutcomeUnknown("", { cause: error }) : error;
         if (isConflict(error)) await Bun.sleep(Math.random() * 10 * 2 ** Math.min(attempt, 4));
       }
     }
   };
-
-  function turn(statement: Statement, caller: Caller): Promise<Slot> {
-    return new Promise((resolve, reject) => {
-      const turn = { statement, caller, begin: resolve, reject };
-      if (statement.slow) {
-        const waiting = slow.get(caller.owner) ?? [];
-        if (waiting.length >= OWNER_WAITS) return reject(new TooManyWaiting());
-        if (slowWaiting >= MAX_WAITING) return reject(new Overloaded());
-        slow.set(caller.owner, waiting);
-        waiting.push(turn);
-        slowWaiting++;
-      } else short.push(turn);
-      begin();
-      timer ??= setInterval(sweep, SWEEP_MS);
-    });
-  }
-
-  /** Gives the free connections to those whose turn it is. */
-  function begin() {
-    while (free.length > 0) {
-      const turn = short.shift() ?? nextSlow();
-      if (turn === undefined) return;
-      const { statement, caller, reject } = turn;
-      if (caller.signal?.aborted) reject(new HungUp());
-      else if (overdue(caller)) reject(new Overloaded());
-      else {
-        if (statement.slow) {
-          slowBusy++;
-          slowRunning.set(caller.owner, (slowRunning.get(caller.owner) ?? 0) + 1);
-        }
-        turn.begin(free.pop() as Slot);
-      }
-    }
-  }
-
-  function nextSlow(): Turn | undefined {
-    if (slowBusy >= slowMost) return undefined;
-    for (const [owner, waiting] of slow) {
-      if ((slowRunning.get(owner) ?? 0) >= OWNER_RUNS) continue;
-      const turn = waiting.shift();
-      slowWaiting--;
-      // Behind all others, if more of theirs wait.
-      slow.delete(owner);
-      if (waiting.length > 0) slow.set(owner, waiting);
-      return turn;
-    }
-  }
 
   function run<Row>(slot: Slot, session: Session, statement: Statement, values: unknown[], caller: Caller) {
     slot.connection ??= open(slot.name, session);
@@ -212,7 +137,9 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
       const done = (answered: boolean, stale: boolean) => {
         caller.signal?.removeEventListener("abort", hungUp);
         if (answered) lastAnswer = performance.now();
-        if (running.delete(one)) release(slot, stale, statement, caller);
+        if (!running.delete(one)) return;
+        if (stale) replace(slot);
+        turns.giveBack(slot, statement, caller);
       };
       (slot.connection as Connection).send<Row>(statement, values).then(
         (rows) => {
@@ -231,18 +158,6 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
     });
   }
 
-  function release(slot: Slot, stale: boolean, { slow }: Statement, { owner }: Caller) {
-    if (stale) replace(slot);
-    if (slow) {
-      slowBusy--;
-      const left = (slowRunning.get(owner) ?? 1) - 1;
-      if (left === 0) slowRunning.delete(owner);
-      else slowRunning.set(owner, left);
-    }
-    free.push(slot);
-    begin();
-  }
-
   function replace(slot: Slot) {
     slot.connection?.close();
     slot.connection = undefined;
@@ -258,9 +173,8 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
         one.slot.connection?.cancel();
       }
     }
-    for (const waiting of [short, ...slow.values()])
-      for (const turn of waiting) if (overdue(turn.caller)) turn.reject(new Overloaded());
-    if (running.size + short.length + slowWaiting === 0) {
+    turns.refuseOverdue();
+    if (running.size + turns.waiting() === 0) {
       clearInterval(timer);
       timer = undefined;
     }
@@ -269,9 +183,9 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   return {
     query,
     lastAnswer: () => lastAnswer,
-    connections: () => ({ busy: size - free.length, most: size }),
+    connections: () => ({ busy: turns.busy(), most: size }),
     async close() {
-      while (free.length < size) await Bun.sleep(10);
+      while (turns.busy() > 0) await Bun.sleep(10);
       await Promise.all(slots.map(({ connection }) => connection?.close()));
     },
   };
@@ -281,6 +195,3 @@ const PROBE: Statement = { name: "probe", text: "select current_setting('stateme
 
 /** The service itself asks. */
 const NOBODY = (): Caller => ({ owner: "", deadline: performance.now() + REQUEST_TIMEOUT_MS });
-
-/** Too late to send anything: it could not be answered before the deadline. */
-const overdue = ({ deadline }: Caller) => performance.now() > deadline - ANSWER_TIMEOUT_MS;
