@@ -15,6 +15,7 @@ const PACKAGES = {
   "openapi-typescript": devDependencies["openapi-typescript"],
   "openapi-fetch": devDependencies["openapi-fetch"],
   typescript: devDependencies.typescript,
+  vite: "8.3.4",
   "@hey-api/openapi-ts": "0.95.0",
   "@stoplight/prism-cli": "5.14.2",
 };
@@ -195,6 +196,14 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
 
   test("every client compiles under strict, with exactly the types of the service", async () => {
     expect(await run(folder, ["npx", "tsc"])).toBe("");
+  });
+
+  test("Vite bundles Eden's client, with nothing of Elysia in it", async () => {
+    await writeFile(join(folder, "index.html"), '<script type="module" src="/main.ts"></script>');
+    await writeFile(join(folder, "main.ts"), 'import { live } from "./eden"; void live("", "", "");');
+    await run(folder, ["npx", "vite", "build"]);
+    const [bundle = ""] = await Array.fromAsync(new Bun.Glob("dist/assets/*.js").scan(folder));
+    expect(Bun.file(join(folder, bundle)).size).toBeWithin(1000, 30_000);
   });
 
   test.each(Object.keys(CLIENTS))(

@@ -1,11 +1,12 @@
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { cp, readFile } from "node:fs/promises";
+import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SQL } from "bun";
 import { SignJWT } from "jose";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
-import { dependencies } from "../examples/nextjs/package.json";
+import { dependencies, devDependencies } from "../examples/nextjs/package.json";
+import service from "../package.json";
 import { CHROMIUM, FLAGS } from "./chromium.ts";
 import { databaseSettings, hasServer } from "./database.ts";
 import { start } from "./harness.ts";
@@ -23,8 +24,11 @@ test("what the README shows of the recipe is what its files hold", async () => {
   expect(shown.map(([, path]) => path)).toEqual(["lib/auth.ts", "lib/tasks.ts"]);
   for (const [, path = "", block = ""] of shown)
     expect(await readFile(join(EXAMPLE, path), "utf8")).toContain(block);
-  for (const name of ["better-auth", "jose", "pg"] as const)
-    expect(recipe).toContain(`${name}@${dependencies[name]}`);
+  const { "better-auth": betterAuth, jose, pg } = dependencies;
+  expect(recipe).toContain(`npm install -E better-auth@${betterAuth} jose@${jose} pg@${pg}`);
+  expect(recipe).toContain(
+    `npm install -ED tsx@${devDependencies.tsx} @types/pg@${devDependencies["@types/pg"]}`,
+  );
 });
 
 const missing = [
@@ -36,6 +40,7 @@ const missing = [
 describe.skipIf(missing.length > 0)(
   `the recipe in a real Next.js (needs ${missing.join(", ") || "nothing"})`,
   () => {
+    let app: string;
     let origin: string;
     let database: string;
     let secret: Uint8Array;
@@ -58,10 +63,10 @@ describe.skipIf(missing.length > 0)(
       const [, key = ""] =
         /^BETTER_AUTH_SECRET=(.*)$/m.exec(await readFile(join(folder, "service/.env"), "utf8")) ?? [];
       secret = new TextEncoder().encode(key);
-      const service = await start({ BETTER_AUTH_SECRET: key, CORS_ALLOWED_ORIGINS: origin });
-      atEnd(service.stop);
-      gateway.target = service.url;
-      const app = join(folder, "tasks-web");
+      const { url, stop } = await start({ BETTER_AUTH_SECRET: key, CORS_ALLOWED_ORIGINS: origin });
+      atEnd(stop);
+      gateway.target = url;
+      app = join(folder, "tasks-web");
       const next = join(app, "node_modules/.bin/next");
       await run(app, [next, "build"], environment);
       await background(app, [next, "start", "-p", String(port)], /Ready/, environment);
@@ -136,6 +141,8 @@ describe.skipIf(missing.length > 0)(
     test("in two tabs, who signs in in one is who the other works for", async () => {
       const context = await browser();
       const first = await open(context);
+      const answered: number[] = [];
+      first.on("response", (answer) => void answered.push(answer.status()));
       await signUp(first);
       await add(first, "of the first");
       await shown(first, "of the first");
@@ -152,6 +159,8 @@ describe.skipIf(missing.length > 0)(
       await second.reload();
       await shown(second, "of the second");
       expect([await titles(first), await titles(second)]).toEqual([["of the second"], ["of the second"]]);
+      // It never tried the token of one on the tasks of the other.
+      expect(answered).not.toContain(403);
     });
 
     test("a page that hasn't noticed yet is told so by its first request, and keeps nobody's token", async () => {
@@ -231,6 +240,27 @@ describe.skipIf(missing.length > 0)(
       expect(await said(page, /reached/)).toBe(
         "The service can't be reached: check your connection and try again.",
       );
+    });
+
+    test("Eden's client, by the README, compiles in it", async () => {
+      const { dependencies, devDependencies } = service;
+      const eden = `@elysiajs/eden@${devDependencies["@elysiajs/eden"]}`;
+      const install = ["npm", "install", "-E", "--no-audit", "--no-fund"];
+      await run(app, [...install, eden, `elysia@${dependencies.elysia}`]);
+      const root = join(import.meta.dir, "..");
+      await run(root, ["bun", "run", "build:client"]);
+      await cp(join(root, "dist/client.d.ts"), join(app, "lib/tasks-api.d.ts"));
+      await writeFile(
+        join(app, "lib/eden.ts"),
+        `import { treaty } from "@elysiajs/eden";
+        import type { App, Task } from "./tasks-api";
+        const api = treaty<App>("http://localhost:8000", { parseDate: false });
+        export const titles = async (user_id: string): Promise<Task["title"][] | undefined> =>
+          (await api.api({ user_id }).tasks.get({ query: { limit: 20 } })).data?.map(({ title }) => title);
+        // @ts-expect-error a title is needed
+        export const wrong = () => api.api({ user_id: "" }).tasks.post({});`,
+      );
+      expect(await run(app, ["npx", "tsc", "--noEmit"])).toBe("");
     });
 
     test.each([
