@@ -6,7 +6,7 @@ import { migrate } from "../src/db/migrate.ts";
 import { signToken } from "../src/development.ts";
 import { createLogger } from "../src/log.ts";
 import type { Task } from "../src/tasks/model.ts";
-import { databaseSettings, dropDatabases } from "./database.ts";
+import { databaseSettings, dropDatabases, hasServer } from "./database.ts";
 
 /** The settings that every test starts from. Nothing is taken from the environment of the test run. */
 export const SETTINGS = {
@@ -83,6 +83,13 @@ export async function spawnService(
 /** The embedded database takes seconds to start: the services of this process share one. */
 const db = await connect(loadConfig(SETTINGS));
 await migrate(db);
+
+/** Whether the tests can look into the service's database: an embedded one is in the process of its service. */
+export const canQuery = hasServer || process.env.TEST_COMMAND === undefined;
+
+/** Sends the service's database a statement of the test's own. */
+export const queryDatabase = <Row>(text: string, values: unknown[] = []) =>
+  db.query<Row>({ name: `test_${Bun.hash(text)}`, text }, values);
 
 /** The real app, listening on a port of its own, in this process. */
 async function startInProcess(settings: Record<string, string> = {}) {
