@@ -1,10 +1,13 @@
+import { cors as corsPlugin } from "@elysiajs/cors";
 import { Elysia } from "elysia";
 import { type Logger, throttled } from "../log.ts";
 import { originMatcher } from "./origins.ts";
 
 /** What a page may read of an answer beside its body. */
-const EXPOSED =
-  "Link, Location, X-Total-Count, X-Request-Id, Retry-After, ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy";
+const EXPOSED = [
+  ...["Link", "Location", "X-Total-Count", "X-Request-Id", "Retry-After", "ETag", "Idempotency-Replayed"],
+  ...["RateLimit", "RateLimit-Policy"],
+];
 
 /** How many origins that are not listed are told apart in the log. */
 const MAX_STRANGERS = 20;
@@ -13,15 +16,26 @@ const MAX_STRANGERS = 20;
  * Lets the pages of the listed origins read the answers, errors included, with credentials, and send whatever headers
  * they like: none of them grants anything here. An origin that is not listed is told nothing; the log has its name.
  *
- * Not by `@elysiajs/cors`: it takes `constructor` for a listed origin, allows a header named `undefined` where none is
- * asked for, and works out the same headers for each answer anew.
+ * Preflights are the plugin's. On all other answers it would work the same headers out anew (0.9 µs a request) and give
+ * most of them to every origin: here they are ready.
  */
 export function cors(origins: string[], log: Logger) {
   const matches = originMatcher(origins);
   const isListed = (origin: string | null): origin is string => origin !== null && matches(origin);
   const noteStranger = strangers(log);
+  const preflights = new Elysia().use(
+    corsPlugin({
+      // A function, for the plugin's own list also lets in `constructor` and `__proto__`.
+      origin: ({ headers }) => isListed(headers.get("origin")),
+      methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+      allowedHeaders: true,
+      exposeHeaders: EXPOSED,
+      credentials: !origins.includes("*"),
+      maxAge: 600,
+    }),
+  );
   const shared = {
-    "access-control-expose-headers": EXPOSED,
+    "access-control-expose-headers": EXPOSED.join(", "),
     // Together with "*" (development only), every site could act for the signed-in user.
     ...(!origins.includes("*") && { "access-control-allow-credentials": "true" }),
   };
@@ -32,13 +46,14 @@ export function cors(origins: string[], log: Logger) {
       if (isListed(origin)) Object.assign(set.headers, shared, { "access-control-allow-origin": origin });
       else if (origin !== null) noteStranger(origin, request.headers);
     })
-    .options("/*", ({ request: { headers }, set }) => {
+    .options("/*", async ({ request, set }) => {
       set.status = 204;
-      if (!isListed(headers.get("origin"))) return;
-      set.headers["access-control-allow-methods"] = "GET, HEAD, POST, PUT, PATCH, DELETE";
-      set.headers["access-control-max-age"] = "600";
-      const asked = headers.get("access-control-request-headers");
-      if (asked !== null) set.headers["access-control-allow-headers"] = asked;
+      if (!isListed(request.headers.get("origin"))) return;
+      const answer = await preflights.handle(request);
+      // Where none is asked for, the plugin allows a header named `undefined`.
+      if (!request.headers.has("access-control-request-headers"))
+        answer.headers.delete("access-control-allow-headers");
+      return answer;
     });
 }
 

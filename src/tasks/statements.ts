@@ -222,10 +222,14 @@ export function statements(send: Query) {
       const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
       return together<Row & { n: number; total: number | null }>(
         `pages_${order}_${continued}`,
-        sql`select asked.n, page.*, case when asked.counted then (
-            select count(*)::int from (select from ${tasks} where ${tasks.user_id} = asked.owner limit ${sql.raw(String(SHORT_COUNT + 1))}) as first
-          ) end as total
-          from ${asked("n int, owner text, take int, counted boolean, key text, id bigint")}, lateral (
+        sql`with asked as materialized (
+            select asked.*, case when asked.counted then (
+              select count(*)::int from (select from ${tasks} where ${tasks.user_id} = asked.owner
+                limit ${sql.raw(String(SHORT_COUNT + 1))}) as first
+            ) end as total
+            from ${asked("n int, owner text, take int, counted boolean, key text, id bigint")}
+          )
+          select asked.n, asked.total, page.* from asked, lateral (
             select ${columns} from ${tasks} where ${tasks.user_id} = asked.owner
             ${continued ? sql`and (${tasks.created_at}, ${tasks.id}) ${beyond} (asked.key::timestamptz, asked.id)` : sql``}
             order by ${direction(tasks.created_at)}, ${direction(tasks.id)} limit asked.take
