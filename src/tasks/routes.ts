@@ -1,12 +1,12 @@
-import { type TObject, Type } from "@sinclair/typebox";
-import { type Context, Elysia } from "elysia";
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
 import type { auth, UserId } from "../auth/index.ts";
 import type { SendJson } from "../http/accept.ts";
 import { jsonBody } from "../http/body.ts";
-import { ifMatch, isKnown } from "../http/conditional.ts";
+import { isKnown } from "../http/conditional.ts";
 import type { limits } from "../http/limits.ts";
 import { Problem, problem, validationProblem } from "../http/problem.ts";
-import { violations } from "../http/validation.ts";
+import { bodyRefusals, refusals, validated } from "../http/validated.ts";
 import { parseCursor } from "./cursor.ts";
 import {
   Cleared,
@@ -21,7 +21,8 @@ import {
   TaskChanges,
   TaskList,
 } from "./model.ts";
-import type { Tasks, Undone, Versions } from "./store.ts";
+import type { Tasks } from "./store.ts";
+import { etagOf, MALFORMED_IF_MATCH, NO_SUCH_TASK, notDone, tagged, versionsOf } from "./versions.ts";
 
 /** One user's tasks. `tasksOf` makes the only way to a row, for the owner that `auth` has admitted. */
 export const taskRoutes = (
@@ -184,40 +185,6 @@ export const taskRoutes = (
       },
     );
 
-/** `updated_at` moves with every change, so it is the version; of one task, since the tag is its own. */
-const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
-
-/** Gives the answer the task's tag. */
-function tagged({ set }: Pick<Context, "set">, task: Task): Task {
-  set.headers.etag = etagOf(task);
-  set.headers["cache-control"] = "private, no-cache";
-  return task;
-}
-
-/** The versions that `If-Match` names. One that this service can't have given matches nothing. */
-function versionsOf({ headers }: Request): Versions | "malformed" {
-  const tags = ifMatch(headers.get("if-match"));
-  if (!Array.isArray(tags)) return tags;
-  const times = tags.map((tag) => [tag, Number.parseInt(tag, 36)] as const);
-  return times
-    .filter(([tag, time]) => time.toString(36) === tag && time >= 0 && time <= MAX_TIME)
-    .map(([, time]) => new Date(time).toISOString());
-}
-
-/** The last moment of the year 9999, which Postgres and JavaScript write alike. */
-const MAX_TIME = 253_402_300_799_999;
-
-const notDone = (answer: Pick<Context, "set">, undone: Undone) =>
-  undone === "missing"
-    ? problem(answer, 404, NO_SUCH_TASK)
-    : problem(answer, 412, "The task has been changed meanwhile: get it again, then decide");
-
-const MALFORMED_IF_MATCH = {
-  loc: ["header", "if-match"],
-  type: "value_error",
-  msg: "Give * or entity tags in double quotes, as the ETag header has them",
-};
-
 const MALFORMED_KEY = {
   loc: ["header", "idempotency-key"],
   type: "value_error",
@@ -230,8 +197,6 @@ const KEY_OF_ANOTHER = {
   msg: "This key has created another task: give each new task a key of its own",
 };
 
-const NO_SUCH_TASK = "Task not found";
-
 const NOTHING_TO_CHANGE = {
   loc: ["body"],
   type: "missing",
@@ -243,54 +208,6 @@ const FOREIGN_CURSOR = {
   type: "value_error",
   msg: "Take the cursor from the Link header of a list with the same sort and order",
 };
-
-/** What any operation may answer instead. */
-const refusals: Answers<401 | 403 | 429 | 500 | 503> = {
-  401: Problem,
-  403: Problem,
-  429: Problem,
-  500: Problem,
-  503: Problem,
-};
-const bodyRefusals: Answers<400 | 408 | 413 | 415> = {
-  400: Problem,
-  408: Problem,
-  413: Problem,
-  415: Problem,
-};
-
-type Answers<Status extends number> = Record<Status, typeof Problem>;
-
-/**
- * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
- * wrong in all of them.
- */
-function validated<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
-  const { params: path, query: listing, body: json } = schemas;
-  const inUrl = ({ params, query }: Parts) => [
-    ...violations("path", path, params),
-    ...(listing ? violations("query", listing, query) : []),
-  ];
-  // Elysia parses a body for any hook that so much as names it.
-  const error = json
-    ? ({ code, set, params, query, body }: Parts) =>
-        code === "VALIDATION"
-          ? validationProblem({ set }, [
-              ...inUrl({ code, set, params, query }),
-              ...violations("body", json, body),
-            ])
-          : undefined
-    : ({ code, set, params, query }: Parts) =>
-        code === "VALIDATION" ? validationProblem({ set }, inUrl({ code, set, params, query })) : undefined;
-  return { ...schemas, error };
-}
-
-interface Parts extends Pick<Context, "set"> {
-  code: unknown;
-  params: unknown;
-  query: unknown;
-  body?: unknown;
-}
 
 /** Without a host, for a proxy may serve it under another name. */
 const tasksPath = (owner: string) => `/api/${encodeURIComponent(owner)}/tasks`;

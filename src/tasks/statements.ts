@@ -3,34 +3,7 @@ import { PgDialect, QueryBuilder } from "drizzle-orm/pg-core";
 import type { Caller, Query, Statement } from "../db/database.ts";
 import { idempotency_keys, tasks } from "../db/schema.ts";
 import type { Order, Sort } from "./cursor.ts";
-
-/** A row as the statements below read it: numbers, whatever the driver, and times whatever the server's DateStyle. */
-export interface Row {
-  id: number;
-  user_id: string;
-  title: string;
-  description: string | null;
-  completed: boolean;
-  /** In milliseconds since 1970. */
-  created_at: number;
-  updated_at: number;
-}
-
-const COLUMNS = {
-  id: sql<number>`${tasks.id}::float8`.as("id"),
-  user_id: tasks.user_id,
-  title: tasks.title,
-  description: tasks.description,
-  completed: tasks.completed,
-  created_at: sql<number>`date_part('epoch', ${tasks.created_at}) * 1000`.as("created_at"),
-  updated_at: sql<number>`date_part('epoch', ${tasks.updated_at}) * 1000`.as("updated_at"),
-};
-const columns = sql.join(
-  Object.entries(COLUMNS).map(
-    ([name, column]) => sql`${"sql" in column ? column.sql : column} as ${sql.identifier(name)}`,
-  ),
-  sql`, `,
-);
+import { COLUMNS, columns, type Row } from "./row.ts";
 
 const given = sql.placeholder;
 const query = new QueryBuilder();

@@ -1,12 +1,13 @@
 import type { UserId } from "../auth/index.ts";
-import { batching } from "../db/batching.ts";
 import { type Caller, type Query, REQUEST_TIMEOUT_MS } from "../db/database.ts";
 import { codeOf } from "../db/errors.ts";
 import { stripped } from "../http/validation.ts";
 import { encodeCursor, type Position } from "./cursor.ts";
 import { type ListQuery, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
+import { type Row, taskOf } from "./row.ts";
 import { searchPattern } from "./search.ts";
-import { type PageVariant, type Row, SHORT_COUNT, SHORT_PAGE, statements } from "./statements.ts";
+import { type Change, created, sending } from "./sending.ts";
+import { type PageVariant, SHORT_COUNT, SHORT_PAGE } from "./statements.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
 export interface Page {
@@ -187,89 +188,6 @@ export class Tasks {
   }
 }
 
-interface Change {
-  owner: string;
-  id: number;
-  title: string | null;
-  described: boolean;
-  description: string | null;
-  completed: boolean | null;
-  toggled: boolean;
-  versions?: string;
-}
-
-/** What is sent one by one, and what goes together with others'. */
-function sending(query: Query) {
-  const built = statements(query);
-  const row = ({ owner, id }: { owner: string; id: number }) => `${id} ${owner}`;
-  const pages = new Map<string, ReturnType<typeof page>>();
-
-  function page(variant: Pick<PageVariant, "order" | "continued">) {
-    const ask = built.pagesTogether(variant);
-    const sign = variant.order === "asc" ? 1 : -1;
-    // They come in order, but SQL promises none to a join.
-    const together = async (asked: object[], caller: Caller) =>
-      grouped(asked, await ask(asked, caller)).map((rows) =>
-        rows.sort((a, b) => sign * (a.created_at - b.created_at || a.id - b.id)),
-      );
-    return batching({
-      together,
-      alone: async (asked, caller) => (await together([asked], caller))[0] ?? [],
-      most: 16,
-    });
-  }
-
-  return {
-    statements: built,
-
-    page(variant: Pick<PageVariant, "order" | "continued">) {
-      const name = `${variant.order} ${variant.continued}`;
-      const one = pages.get(name) ?? page(variant);
-      pages.set(name, one);
-      return one;
-    },
-
-    find: batching<{ owner: string; id: number }, Row | null>({
-      together: async (asked, caller) =>
-        grouped(asked, await built.findTogether(asked, caller)).map(([row]) => row ?? null),
-      alone: async (asked, caller) => (await built.findTogether([asked], caller))[0] ?? null,
-    }),
-
-    create: batching<{ owner: string } & ReturnType<typeof created>, Row>({
-      async together(asked, caller) {
-        const rows = Map.groupBy(await built.createTogether(asked, caller), contentOf);
-        return asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
-      },
-      async alone(asked, caller) {
-        const [row] = await built.createTogether([asked], caller);
-        if (!row) throw new Error("insert … returning returned no row");
-        return row;
-      },
-    }),
-
-    change: batching<Change, Row | "missing">({
-      together: async (asked, caller) =>
-        grouped(asked, await built.changeTogether(asked, caller)).map(([row]) => row),
-      alone: async (asked, caller) => (await built.change({ ...asked }, caller))[0] ?? "missing",
-      row,
-    }),
-
-    delete: batching<{ owner: string; id: number }, object | "missing">({
-      together: async (asked, caller) =>
-        grouped(asked, await built.deleteTogether(asked, caller)).map(([row]) => row),
-      alone: async (asked, caller) => (await built.delete(asked, caller))[0] ?? "missing",
-      row,
-    }),
-  };
-}
-
-/** The rows of each, by the number that they bear. */
-function grouped<R extends { n: number }>(asked: object[], rows: R[]): R[][] {
-  const groups: R[][] = asked.map(() => []);
-  for (const row of rows) groups[row.n]?.push(row);
-  return groups;
-}
-
 /** No row: there is no such task. A row without an id: it is there, in another version. */
 async function outcome(rows: Promise<(Row | { id: null })[]>): Promise<Row | Undone> {
   const [row] = await rows;
@@ -279,31 +197,3 @@ async function outcome(rows: Promise<(Row | { id: null })[]>): Promise<Row | Und
 
 /** As an array of Postgres, in its text form. */
 const versioned = (versions: Versions) => versions && { versions: `{${versions.join()}}` };
-
-/** What a new task holds, with nothing left open. */
-const created = ({ title, description = null, completed = false }: NewTask) => ({
-  title: stripped(title),
-  description,
-  completed,
-});
-
-const contentOf = ({
-  user_id,
-  title,
-  description,
-  completed,
-}: Omit<Row, "id" | "created_at" | "updated_at">) => JSON.stringify([user_id, title, description, completed]);
-
-/**
- * The row as it goes over the wire: times as ISO 8601 strings (UTC, `Z`, milliseconds), since `JSON.stringify` leaves
- * its fast path at the first object with a `toJSON`.
- */
-const taskOf = (row: Row): Task => ({
-  id: row.id,
-  user_id: row.user_id,
-  title: row.title,
-  description: row.description,
-  completed: row.completed,
-  created_at: new Date(Math.round(row.created_at)).toISOString(),
-  updated_at: new Date(Math.round(row.updated_at)).toISOString(),
-});

@@ -1,0 +1,41 @@
+import type { Context } from "elysia";
+import { ifMatch } from "../http/conditional.ts";
+import { problem } from "../http/problem.ts";
+import type { Task } from "./model.ts";
+import type { Undone, Versions } from "./store.ts";
+
+/** `updated_at` moves with every change, so it is the version; of one task, since the tag is its own. */
+export const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
+
+/** Gives the answer the task's tag. */
+export function tagged({ set }: Pick<Context, "set">, task: Task): Task {
+  set.headers.etag = etagOf(task);
+  set.headers["cache-control"] = "private, no-cache";
+  return task;
+}
+
+/** The versions that `If-Match` names. One that this service can't have given matches nothing. */
+export function versionsOf({ headers }: Request): Versions | "malformed" {
+  const tags = ifMatch(headers.get("if-match"));
+  if (!Array.isArray(tags)) return tags;
+  const times = tags.map((tag) => [tag, Number.parseInt(tag, 36)] as const);
+  return times
+    .filter(([tag, time]) => time.toString(36) === tag && time >= 0 && time <= MAX_TIME)
+    .map(([, time]) => new Date(time).toISOString());
+}
+
+/** The last moment of the year 9999, which Postgres and JavaScript write alike. */
+const MAX_TIME = 253_402_300_799_999;
+
+export const notDone = (answer: Pick<Context, "set">, undone: Undone) =>
+  undone === "missing"
+    ? problem(answer, 404, NO_SUCH_TASK)
+    : problem(answer, 412, "The task has been changed meanwhile: get it again, then decide");
+
+export const MALFORMED_IF_MATCH = {
+  loc: ["header", "if-match"],
+  type: "value_error",
+  msg: "Give * or entity tags in double quotes, as the ETag header has them",
+};
+
+export const NO_SUCH_TASK = "Task not found";
