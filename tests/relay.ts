@@ -1,12 +1,18 @@
 /**
- * A TCP relay on loopback in front of a Postgres, that fails as networks do. All of its round trip, in milliseconds,
+ * A TCP relay on loopback in front of a server, that fails as networks do. All of its round trip, in milliseconds,
  * is on the way there.
  */
 export function relay(target: number, { hostname = "127.0.0.1", roundTrip = 0 } = {}) {
-  type Peer = Bun.Socket<{ other?: Bun.Socket<unknown>; waiting: Uint8Array[]; delay: number }>;
+  type Peer = Bun.Socket<{
+    other?: Bun.Socket<unknown>;
+    waiting: Uint8Array[];
+    delay: number;
+    answers?: boolean;
+  }>;
   const open = new Set<Peer>();
   const frozen = new WeakSet<Peer>();
   let state: "open" | "stalled" | "refusing" = "open";
+  let deaf = false;
 
   const forward = (socket: Peer) => {
     while (state === "open" && !frozen.has(socket) && socket.data.waiting[0]) {
@@ -21,6 +27,7 @@ export function relay(target: number, { hostname = "127.0.0.1", roundTrip = 0 } 
   };
   const handlers = {
     data(socket: Peer, chunk: Uint8Array) {
+      if (deaf && socket.data.answers) return;
       const copy = new Uint8Array(chunk);
       const arrive = () => {
         socket.data.waiting.push(copy);
@@ -50,7 +57,7 @@ export function relay(target: number, { hostname = "127.0.0.1", roundTrip = 0 } 
         const other = await Bun.connect<Peer["data"]>({
           hostname,
           port: target,
-          data: { waiting: [], other: socket, delay: 0 },
+          data: { waiting: [], other: socket, delay: 0, answers: true },
           socket: handlers,
         }).catch(() => undefined);
         if (other === undefined) return void socket.terminate();
@@ -75,8 +82,13 @@ export function relay(target: number, { hostname = "127.0.0.1", roundTrip = 0 } 
     freeze() {
       for (const socket of open) frozen.add(socket);
     },
+    /** What is sent arrives, and its answers get lost. */
+    deafen() {
+      deaf = true;
+    },
     restore() {
       state = "open";
+      deaf = false;
       for (const socket of open) forward(socket);
     },
     stop: () => server.stop(true),
