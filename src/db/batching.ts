@@ -3,8 +3,12 @@ import { HungUp, isRefused, Overloaded } from "./errors.ts";
 
 /** The most members of one statement. */
 const MAX_BATCH = 64;
-/** How many statements of a kind may be under way, once there is more than one statement's worth to send. */
+/**
+ * How many statements of a kind may be under way, and how many must wait for another to be worth it: while one waits for
+ * the disk, or a database far away, the next is on its way.
+ */
 const MAX_UNDER_WAY = 4;
+const WORTH_ANOTHER = 16;
 /** After how long the others no longer wait for a statement that is under way, in milliseconds. */
 const STALLED_AFTER_MS = 50;
 
@@ -27,7 +31,7 @@ interface Kind<Asked, Answer> {
 
 /**
  * Sends a request's statement at once if none of its kind is under way; what arrives meanwhile goes together, as one
- * statement, when that one is done. So a busy server pays for one commit where it would pay for dozens, and an idle one
+ * statement, when that one is done or sixteen wait. So a busy server pays for one commit where it would pay for dozens, and an idle one
  * waits for nothing. Nobody fails for another's sake: what a statement as a whole was refused for, and what it left
  * unanswered, its members are asked singly.
  */
@@ -44,7 +48,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
       const now = performance.now();
       let counting = 0;
       for (const { at } of sent) if (now - at < STALLED_AFTER_MS) counting++;
-      if (counting > 0 && (waiting.length < most || counting >= MAX_UNDER_WAY)) break;
+      if (counting > 0 && (waiting.length < WORTH_ANOTHER || counting >= MAX_UNDER_WAY)) break;
       const members = next(now);
       if (members.length === 0) break;
       void send(members);
