@@ -22,9 +22,9 @@ export const tracksStatements =
 
 /**
  * A PgBouncer on a port of its own, in front of the server that `url` names, with every database of it. All of
- * its settings are those it comes with, except for where it listens and that it trusts the user of the URL and `users`.
+ * its settings are those it comes with, except for where it listens and that it trusts everybody whom the server knows.
  */
-export async function startPgBouncer(url: string, settings: Settings = {}, users: string[] = []) {
+export async function startPgBouncer(url: string, settings: Settings = {}) {
   if (program === undefined) throw new Error("no PgBouncer");
   const server = new URL(url);
   const directory = folder("pgbouncer");
@@ -36,16 +36,12 @@ export async function startPgBouncer(url: string, settings: Settings = {}, users
     unix_socket_dir: "",
     auth_type: "trust",
     auth_file: join(directory, "users"),
-    admin_users: user,
+    // Looks up who else there is.
+    auth_user: user,
     ...settings,
   };
   const file = join(directory, "pgbouncer.ini");
-  writeFileSync(
-    join(directory, "users"),
-    [`"${user}" "${decodeURIComponent(server.password)}"`, ...users.map((name) => `"${name}" ""`), ""].join(
-      "\n",
-    ),
-  );
+  writeFileSync(join(directory, "users"), `"${user}" "${decodeURIComponent(server.password)}"\n`);
   writeFileSync(
     file,
     `[databases]\n* = host=${server.hostname} port=${server.port || 5432}\n[pgbouncer]\n${Object.entries(all)
