@@ -55,7 +55,11 @@ export function neon(
       send: async (statement, values) =>
         (await pool.query({ text: statement.text, values, ...(named && { name: statement.name }) })).rows,
       cancel: () => client && cancel(client),
-      close: () => void pool.end().catch(() => {}),
+      close() {
+        // The pool would wait for what the client does. It has an `end`, though not in its types.
+        (client as unknown as { end(): Promise<void> } | undefined)?.end().catch(() => {});
+        pool.end().catch(() => {});
+      },
     };
   };
   const { close, ...pool } = createPool(size + overflow, open, prepare);
