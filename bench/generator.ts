@@ -8,7 +8,9 @@ const requests = readFileSync(process.env.REQUESTS ?? "")
   .split("\0");
 
 const latencies: number[] = [];
-let errors = 0;
+const pause = Number(process.env.PAUSE);
+let refused = 0;
+let failed = 0;
 let next = 0;
 const began = performance.now();
 const end = began + Number(seconds) * 1000;
@@ -18,7 +20,7 @@ const took = (performance.now() - began) / 1000;
 latencies.sort((a, b) => a - b);
 const at = (share: number) => latencies[Math.floor(latencies.length * share)] ?? 0;
 process.stdout.write(
-  `${JSON.stringify({ requests: latencies.length, seconds: took, p50: at(0.5), p99: at(0.99), errors })}\n`,
+  `${JSON.stringify({ requests: latencies.length, seconds: took, p50: at(0.5), p99: at(0.99), refused, failed })}\n`,
 );
 
 /** One connection, with one request on its way at a time. */
@@ -43,15 +45,17 @@ function run(): Promise<void> {
         const length = Number(/content-length: (\d+)/i.exec(received.slice(0, head))?.[1] ?? 0);
         if (received.length < head + 4 + length) return;
         latencies.push(performance.now() - since);
-        if (received.slice(9, 12) >= "400") errors++;
+        if (received.slice(9, 12) >= "500") failed++;
+        else if (received.slice(9, 12) >= "300") refused++;
         received = "";
-        send(socket);
+        if (pause > 0) setTimeout(send, pause, socket);
+        else send(socket);
       },
       close: () => resolve(),
-      error: () => void errors++,
+      error: () => void failed++,
     },
   }).catch(() => {
-    errors++;
+    failed++;
     resolve();
   });
   return promise;

@@ -12,6 +12,8 @@ export interface Sample {
   /** CPU time a request, user and system, in microseconds: the server's, and Postgres's if it is on this machine. */
   cpu: number;
   postgres: number;
+  /** Both. */
+  together: number;
 }
 
 export async function measure(
@@ -28,15 +30,13 @@ export async function measure(
     p50,
     p99,
   } = await load(server.port, requests, connections, seconds);
-  return {
-    rate: number / took,
-    p50,
-    p99,
-    cpu: (cpuOf(server.pid) - before) / number,
-    postgres:
-      [...cpuOfPostgres()].reduce((sum, [pid, used]) => sum + used - (postgresBefore.get(pid) ?? 0), 0) /
-      number,
-  };
+  const cpu = (cpuOf(server.pid) - before) / number;
+  const used = [...cpuOfPostgres()].reduce(
+    (sum, [pid, now]) => sum + now - (postgresBefore.get(pid) ?? 0),
+    0,
+  );
+  const postgres = used / number;
+  return { rate: number / took, p50, p99, cpu, postgres, together: cpu + postgres };
 }
 
 export function median(numbers: number[]): number {

@@ -1,4 +1,4 @@
-import type { BenchDatabase } from "./data.ts";
+import { makeDatabase } from "./data.ts";
 import { load } from "./load.ts";
 import { table } from "./report.ts";
 import { scenarios } from "./scenarios.ts";
@@ -8,15 +8,10 @@ import { memoryOf, start } from "./servers.ts";
 const WINDOW = 10;
 
 /** What is resident over so many minutes of the mix, with the tokens of ten thousand users. Returns the table. */
-export async function memory(database: BenchDatabase, minutes: number): Promise<string> {
-  const users = {
-    1000: await database.add(10, 1000),
-    100: await database.add(5000, 100),
-    20: await database.add(5000, 20),
-  };
-  await database.tidy(Number.MAX_SAFE_INTEGER);
-  const { mix } = scenarios(users, 10_000);
-  const service = await start("binary", database.url);
+export async function memory(minutes: number): Promise<string> {
+  const database = await makeDatabase("service", { 1000: 10, 100: 5000, 20: 5000, 0: 1000 });
+  const { mix } = scenarios(database.users);
+  const service = await start("service", database.url);
   const points: { minute: number; mib: number }[] = [];
   const began = performance.now();
   const minute = () => (performance.now() - began) / 60_000;

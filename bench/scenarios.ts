@@ -1,4 +1,4 @@
-import type { User } from "./data.ts";
+import type { User, Users } from "./data.ts";
 
 export interface Request {
   method: string;
@@ -14,27 +14,27 @@ export const request = (user: User, method: string, rest = "", body?: object): R
   ...(body && { body: JSON.stringify(body) }),
 });
 
-/** Each scenario as a round of requests, which the load generator sends over and over. */
-export function scenarios(users: Record<number, User[]>, length = 1000) {
-  const [large = [], middle = [], small = []] = [users[1000], users[100], users[20]];
-  // Who creates tasks is not who lists them: a list is as long at the end as it was at the start.
-  const writers = middle.slice(0, 100);
-  const readers = middle.slice(100);
-  const round = <T>(from: T[], make: (one: T, n: number) => Request) =>
-    Array.from({ length }, (_, n) => make(from[n % from.length] as T, n));
-  const someTask = ({ tasks }: User, n: number) => `/${tasks[(n * 7) % tasks.length]}`;
+/** So many requests, of one user after the other. */
+export const round = (users: User[], length: number, make: (user: User, n: number) => Request) =>
+  Array.from({ length }, (_, n) => make(users[n % users.length] as User, n));
 
+export const someTask = ({ tasks }: User, n: number) => `/${tasks[(n * 7) % tasks.length]}`;
+
+/** Each scenario as a round of requests, which the load generator sends over and over. */
+export function scenarios(users: Users, length = 10_000) {
+  // Who creates tasks is not who lists them: a list is as long at the end as it was at the start.
+  const [large = [], readers = [], small = [], writers = []] = [users[1000], users[100], users[20], users[0]];
   const kinds = {
     health: [{ method: "GET", path: "/health", headers: {} } as Request],
-    list20: round(readers, (user) => request(user, "GET", "?limit=20")),
-    all20: round(small, (user) => request(user, "GET")),
-    list1000: round(large, (user) => request(user, "GET")),
-    read: round(readers, (user, n) => request(user, "GET", someTask(user, n))),
-    create: round(writers, (user, n) =>
+    list20: round(readers, length, (user) => request(user, "GET", "?limit=20")),
+    all20: round(small, length, (user) => request(user, "GET")),
+    list1000: round(large, large.length, (user) => request(user, "GET")),
+    read: round(readers, length, (user, n) => request(user, "GET", someTask(user, n))),
+    create: round(writers, length, (user, n) =>
       request(user, "POST", "", { title: `Call number ${n}`, description: "Before noon, if it can be done" }),
     ),
-    toggle: round(readers, (user, n) => request(user, "PATCH", `${someTask(user, n)}/complete`)),
-    put: round(readers, (user, n) =>
+    toggle: round(readers, length, (user, n) => request(user, "PATCH", `${someTask(user, n)}/complete`)),
+    put: round(readers, length, (user, n) =>
       request(user, "PUT", someTask(user, n), { title: `Call again ${n}`, completed: n % 2 === 0 }),
     ),
   };
@@ -58,8 +58,13 @@ export function scenarios(users: Record<number, User[]>, length = 1000) {
   return { ...kinds, mix };
 }
 
-/** What both sides must answer alike beside the scenarios: each is asked once. */
-export function refusals(users: Record<number, User[]>): Request[] {
+export type Scenario = keyof ReturnType<typeof scenarios>;
+
+/** The scenarios after which the table isn't as it was. */
+export const WRITES: Scenario[] = ["create", "toggle", "put", "mix"];
+
+/** What all sides must answer alike beside the scenarios: each is asked once. */
+export function refusals(users: Users): Request[] {
   const [one, other] = users[100] ?? [];
   if (!one || !other) throw new Error("there are two users at least");
   return [

@@ -5,17 +5,31 @@ import { SETTINGS } from "./data.ts";
 
 const root = join(import.meta.dir, "..");
 
+const python = ["/usr/bin/python3", join(import.meta.dir, "peers/fastapi_app.py")];
+
 /** What is measured, and how it is started. */
 const SIDES = {
-  yardstick: ["bun", join(import.meta.dir, "yardstick.ts")],
-  source: ["bun", join(root, "src/index.ts"), "serve"],
-  binary: [join(root, "dist/tasks-api"), "serve"],
-  "Fastify + pg": ["bun", join(import.meta.dir, "peers/fastify.ts")],
-  "Hono + postgres.js": ["bun", join(import.meta.dir, "peers/hono.ts")],
-  floor: ["bun", join(import.meta.dir, "floor.ts")],
-};
+  yardstick: { command: ["bun", join(import.meta.dir, "yardstick.ts")] },
+  "by hand, coalesced": {
+    command: ["bun", join(import.meta.dir, "yardstick.ts")],
+    settings: { COALESCE: "1" },
+  },
+  service: { command: [join(root, "dist/tasks-api"), "serve"] },
+  "service from source": { command: ["bun", join(root, "src/index.ts"), "serve"] },
+  "Fastify + pg": { command: ["bun", join(import.meta.dir, "peers/fastify.ts")] },
+  "Hono + postgres.js": { command: ["bun", join(import.meta.dir, "peers/hono.ts")] },
+  "FastAPI + SQLModel": { command: python },
+  floor: { command: ["bun", join(import.meta.dir, "floor.ts")] },
+} satisfies Record<string, { command: string[]; settings?: Record<string, string> }>;
 
 export type Side = keyof typeof SIDES;
+
+/** Answer no more than three of the scenarios. */
+export const PEERS: Side[] = ["Fastify + pg", "Hono + postgres.js", "FastAPI + SQLModel"];
+
+/** Whether it can be started here: FastAPI needs Debian's packages (see README.md). */
+export const isThere = (side: Side) =>
+  side !== "FastAPI + SQLModel" || Bun.spawnSync([...python, "--check"], { stderr: "ignore" }).success;
 
 export interface Server {
   name: Side;
@@ -41,13 +55,15 @@ export async function start(
   const port = nextPort++;
   const file = join(tmpdir(), `tasks-api-bench-${process.pid}-${port}.log`);
   const log = openSync(file, "a");
-  const child = Bun.spawn(SIDES[name], {
+  const side: { command: string[]; settings?: Record<string, string> } = SIDES[name];
+  const child = Bun.spawn(side.command, {
     env: {
       PATH: process.env.PATH,
       ...SETTINGS,
       DATABASE_URL: databaseUrl,
       HOST: "127.0.0.1",
       PORT: String(port),
+      ...side.settings,
       ...settings,
     },
     stdout: log,
