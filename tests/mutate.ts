@@ -12,15 +12,28 @@ import ts from "typescript";
 /** Which tests are asked, by the longest prefix that fits. Others that import the file are asked as well. */
 const TESTS: Record<string, string[]> = {
   "src/": ["process"],
+  "src/app": ["answers", "input", "metrics"],
+  "src/config": ["config"],
+  "src/log": ["log", "process"],
+  "src/metrics": ["metrics"],
+  "src/serve": ["process", "shutdown"],
   "src/auth/": ["tokens", "access", "better-auth"],
-  "src/db/": ["drivers", "faults", "plans", "tasks"],
-  "src/docs/": ["document"],
+  "src/db/": ["pool", "batching", "drivers", "answers", "tasks", "plans", "connections"],
+  "src/db/adopt": ["adopt"],
+  "src/db/embedded": ["embedded", "process"],
+  "src/db/migrate": ["embedded", "process", "connections", "found"],
+  "src/db/url": ["config"],
+  "src/docs/": ["document", "docs"],
   "src/http/": ["input", "answers", "access"],
   "src/http/accept": ["compression", "answers"],
   "src/http/body": ["input", "bounds"],
+  "src/http/conditional": ["conditional"],
   "src/http/cors": ["cors"],
+  "src/http/limits": ["limits"],
   "src/http/origins": ["config", "cors"],
-  "src/tasks/": ["tasks", "list", "input"],
+  "src/http/requests": ["requests", "answers"],
+  "src/http/unread": ["unread"],
+  "src/tasks/": ["tasks", "list", "input", "clearing", "conditional", "idempotency"],
 };
 
 /** What each operator is mistaken for. */
