@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { STATUS_CODES } from "node:http";
 import { createApp } from "../src/app.ts";
+import { OutcomeUnknown } from "../src/db/errors.ts";
 import { createLogger } from "../src/log.ts";
 import { service, User } from "./harness.ts";
 
@@ -37,7 +39,7 @@ describe("a failure", () => {
     expect(answer.headers.get("content-type")).toBe("application/json");
     expect(await answer.json()).toEqual({
       type: "about:blank",
-      title: expect.any(String),
+      title: STATUS_CODES[status] ?? "",
       status,
       detail: expect.stringMatching(/^[A-Z].{10,}/),
       request_id: answer.headers.get("x-request-id"),
@@ -83,7 +85,8 @@ describe("a failure", () => {
         type,
         "Origin, Accept",
       ]);
-      expect(await answer.json()).toMatchObject({ status: answer.status });
+      const { status } = answer;
+      expect(await answer.json()).toMatchObject({ status, title: STATUS_CODES[status] });
     }
     const task = await user.post({ title: "x" }, headers);
     expect([task.status, task.headers.get("content-type")]).toEqual([
@@ -107,7 +110,10 @@ describe("a failure", () => {
   });
 
   test.each([
-    ["connection refused", Object.assign(new Error("secret"), { code: "ECONNREFUSED" })],
+    ...[
+      ...["ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "EHOSTDOWN"],
+      ...["ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN"],
+    ].map((code): [string, Error] => [code, Object.assign(new Error("secret"), { code })]),
     ["a cut connection", Object.assign(new Error("secret"), { code: "ERR_POSTGRES_CONNECTION_CLOSED" })],
     ["a statement time-out", Object.assign(new Error("secret"), { code: "57014" })],
     ["a shutdown", Object.assign(new Error("secret"), { code: "57P01" })],
@@ -125,6 +131,18 @@ describe("a failure", () => {
     }
     expect(text.join() + log).not.toMatch(/secret|insert into|select/);
     expect(log.split("\n").length).toBe(1);
+  });
+
+  test("of the database that may have come after the change says so, and not to come back", async () => {
+    const { answers, text, log } = await failing(new OutcomeUnknown("", { cause: new Error("secret") }));
+    for (const answer of answers)
+      expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, null]);
+    for (const body of text)
+      expect(JSON.parse(body)).toMatchObject({
+        status: 503,
+        detail: expect.stringMatching(/whether it was done/),
+      });
+    expect(log).not.toContain("secret");
   });
 
   test.each([

@@ -74,6 +74,15 @@ describe.skipIf(process.env.TEST_COMMAND !== undefined)("a user who asks too oft
     await stop();
   });
 
+  test("is not forgotten for those who ask in between, however long the service has run", async () => {
+    const { user, other, stop } = await limitedTo("1/s");
+    jest.advanceTimersByTime(60_000);
+    for (let n = 0; n < 10; n++) expect((await user.get()).status).toBe(200);
+    for (let n = 0; n < 5; n++) expect((await other.get()).status).toBe(200);
+    expect((await user.get()).status).toBe(429);
+    await stop();
+  });
+
   test("is not refused with RATE_LIMIT=0, nor told of a limit", async () => {
     const { user, stop } = await limitedTo("0");
     const answers = await Promise.all(Array.from({ length: 50 }, () => user.get()));

@@ -26,14 +26,16 @@ const TESTS: Record<string, string[]> = {
   "src/docs/": ["document", "docs"],
   "src/http/": ["input", "answers", "access"],
   "src/http/accept": ["compression", "answers"],
-  "src/http/body": ["input", "bounds"],
+  "src/http/body": ["input", "bounds", "requests"],
   "src/http/conditional": ["conditional"],
   "src/http/cors": ["cors"],
   "src/http/limits": ["limits"],
   "src/http/origins": ["config", "cors"],
+  "src/http/problem": ["answers", "input", "access", "document"],
   "src/http/requests": ["requests", "answers"],
   "src/http/unread": ["unread"],
-  "src/tasks/": ["tasks", "list", "input", "clearing", "conditional", "idempotency"],
+  "src/http/validat": ["input", "list", "document"],
+  "src/tasks/": ["tasks", "list", "input", "clearing", "conditional", "idempotency", "document"],
 };
 
 /** What each operator is mistaken for. */
