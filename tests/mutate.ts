@@ -2,7 +2,8 @@
  * Breaks the code in one place at a time and tells which breaks no test notices:
  * `bun tests/mutate.ts src/auth 20 1` for 20 of the places in `src/auth`, chosen by the seed 1.
  *
- * It works on a copy, so that an interrupted run leaves nothing behind. A copy that doesn't start counts as noticed.
+ * It works on a copy, so that an interrupted run leaves nothing behind. A copy that doesn't start or doesn't compile
+ * counts as noticed, since the gate compiles too.
  */
 import { cpSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -126,16 +127,15 @@ for (const [index, { file, start, end, text }] of sample.entries()) {
       asked.add(name);
   writeFileSync(join(copy, file), source.slice(0, start) + text + source.slice(end));
   const paths = [...asked].filter((name) => tests.includes(name)).map((name) => `./tests/${name}`);
-  const { exitCode } = Bun.spawnSync(["timeout", "180", "bun", "test", "--bail", ...paths], {
-    cwd: copy,
-    stdout: "ignore",
-    stderr: "ignore",
-  });
+  const passes = (...command: string[]) =>
+    Bun.spawnSync(command, { cwd: copy, stdout: "ignore", stderr: "ignore" }).exitCode === 0;
+  const survives =
+    passes("timeout", "180", "bun", "test", "--bail", ...paths) && passes("bun", "x", "tsc", "--noEmit");
   writeFileSync(join(copy, file), source);
   const line = source.slice(0, start).split("\n").length;
   const change = `${file}:${line}  ${source.slice(start, end).replace(/\s+/g, " ").slice(0, 60)}  →  ${text}`;
-  if (exitCode === 0) survivors.push(change);
-  print(`${index + 1}/${sample.length} ${exitCode === 0 ? "SURVIVES" : "noticed "} ${change}`);
+  if (survives) survivors.push(change);
+  print(`${index + 1}/${sample.length} ${survives ? "SURVIVES" : "noticed "} ${change}`);
 }
 rmSync(copy, { recursive: true });
 print(`${basename(target)}: ${survivors.length} of ${sample.length} survive, of ${all.length} places`);
