@@ -6,6 +6,7 @@ import { hasServer } from "./database.ts";
 import { User } from "./harness.ts";
 import { neonProxy } from "./neon-proxy.ts";
 import { hasPgBouncer, startPgBouncer, tracksStatements } from "./pgbouncer.ts";
+import { relay } from "./relay.ts";
 import { type Service, type Settings, served } from "./served.ts";
 
 setDefaultTimeout(120_000);
@@ -57,6 +58,41 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("through PgBou
     ["that keeps track of prepared statements", tracksStatements, { max_prepared_statements: "100" }],
     ["that could, and doesn't", tracksStatements, { max_prepared_statements: "0" }],
   ];
+
+  test.each(drivers)(
+    "%s: creates nothing twice when the pooler loses the server before the answer",
+    async (_, driver) => {
+      const between = relay(Number(new URL(server.url).port));
+      const pooler = await startPgBouncer(server.url.replace(/:\d+\//, `:${between.port}/`), {
+        pool_mode: "transaction",
+        server_login_retry: 1,
+      });
+      started.push(pooler);
+      await served({ DATABASE_URL: pooler.url, ...driver }, async ({ newcomer }) => {
+        const user = await newcomer();
+        await user.task({ title: "before" });
+        const lock = await admin.reserve();
+        await lock.unsafe("begin");
+        await lock.unsafe("lock table tasks in exclusive mode");
+        const posted = user.post({ title: "once" });
+        await Bun.sleep(500);
+        // It is carried out, and the answer gets lost.
+        between.stall();
+        await lock.unsafe("commit");
+        lock.release();
+        await Bun.sleep(500);
+        between.cut();
+        between.restore();
+        const answer = await posted;
+        expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, null]);
+        const { tasks } = await admin
+          .unsafe(`select array_agg(title order by id) as tasks from tasks where user_id = '${user.id}'`)
+          .then(([row]) => row);
+        expect(tasks).toEqual(["before", "once"]);
+      });
+      between.stop();
+    },
+  );
 
   describe.each(drivers)("%s", (_, driver) => {
     test.each(poolers.filter(([, isHere]) => isHere))(

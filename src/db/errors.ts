@@ -79,18 +79,32 @@ export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(codeOf(driv
 
 /**
  * Refused since the connection's prepared statements are not what they were: a column's type has changed (0A000), or
- * a pooler has given the connection another server (26000, 42P05, 08P01 for a wrong number of values). Nothing was done.
+ * a pooler has given the connection another server (26000, 42P05, 08P01 for a wrong number of values), or stands where
+ * there was none (08P01 for a start-up parameter). Nothing was done.
  */
-export const isStale = (error: unknown) =>
-  /^(0A000|26000|42P05|08P01)$/.test(codeOf(driverError(error)) ?? "");
+export const isStale = (error: unknown) => {
+  const cause = driverError(error);
+  const code = codeOf(cause) ?? "";
+  return /^(0A000|26000|42P05)$/.test(code) || (code === "08P01" && !isPoolersEnd(cause));
+};
+
+/**
+ * PgBouncer has 08P01 for whatever it ends a connection with: also for "server conn crashed?", when the statement may
+ * have been done. What it says before it has sent anything is known.
+ */
+const isPoolersEnd = (cause: unknown) =>
+  cause instanceof Error &&
+  "severity" in cause &&
+  cause.severity === "FATAL" &&
+  !/startup parameter|connect to server|login|wait_timeout|no more connections/.test(cause.message);
 
 /** The connection was lost with the statement under way. */
 export const isLost = (error: unknown) => {
   const cause = driverError(error);
+  const code = codeOf(cause) ?? "";
   return (
-    /^(08(?!P01)|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED|ECONNRESET|EPIPE|DATABASE_TIMEOUT)/.test(
-      codeOf(cause) ?? "",
-    ) ||
+    (code === "08P01" && isPoolersEnd(cause)) ||
+    /^(08(?!P01)|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED|ECONNRESET|EPIPE|DATABASE_TIMEOUT)/.test(code) ||
     (cause instanceof Error && /connection terminated|query read timeout/i.test(cause.message))
   );
 };
