@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { batching } from "../src/db/batching.ts";
 import type { Caller } from "../src/db/database.ts";
-import { HungUp, OutcomeUnknown } from "../src/db/errors.ts";
+import { HungUp, OutcomeUnknown, Overloaded } from "../src/db/errors.ts";
 
 setDefaultTimeout(30_000);
 
@@ -128,6 +128,28 @@ describe("requests of a kind", () => {
     void ask("a");
     await Bun.sleep(200);
     expect(sent.map(({ asked }) => asked)).toEqual([["frozen"], ["a"]]);
+  });
+
+  test("are sent by the time of the first of them, and the others when that is over", async () => {
+    const deadlines: number[] = [];
+    const together = async (asked: string[], { deadline }: Caller) => {
+      deadlines.push(deadline);
+      if (deadlines.length > 1) return asked;
+      // It waited for a connection until it was too late for one.
+      await Bun.sleep(100);
+      throw new Overloaded();
+    };
+    const first = Promise.withResolvers<string>();
+    const ask = batching<string, string>({ together, alone: () => first.promise });
+    void ask("first", caller());
+    const due = performance.now() + 6_050;
+    const late = ask("late", { owner: "b", deadline: due }).catch((error) => error);
+    const others = ["c", "d"].map((one) => ask(one, caller()));
+    first.resolve("");
+    expect(await late).toBeInstanceOf(Overloaded);
+    expect(await Promise.all(others)).toEqual(["c", "d"]);
+    expect(deadlines[0]).toBe(due);
+    expect(deadlines.length).toBe(2);
   });
 
   test("whose client has hung up are not sent", async () => {

@@ -109,7 +109,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
 
   /** Answers those whom one statement can answer. Returns the others. */
   async function sendTogether(members: One[]): Promise<One[]> {
-    const deadline = Math.max(...members.map(({ caller }) => caller.deadline));
+    const deadline = Math.min(...members.map(({ caller }) => caller.deadline));
     try {
       const answers = await together(
         members.map(({ asked }) => asked),
@@ -124,6 +124,12 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
       });
     } catch (error) {
       if (isRefused(error)) return members;
+      // Too late for one of them, and not sent: the others go on waiting.
+      if (error instanceof Overloaded) {
+        for (const { asked } of members) done(asked);
+        waiting.unshift(...members);
+        return [];
+      }
       for (const { asked, reject } of members) {
         reject(error);
         done(asked);
