@@ -17,8 +17,10 @@ const caller = (owner: string, signal?: AbortSignal): Caller => ({
 const failure = (code: string) => Object.assign(new Error("from the server"), { code });
 const ticks = () => Bun.sleep(5);
 
+const cancelled = (reject?: (error: Error) => void) => reject?.(failure("57014"));
+
 /** A pool over connections whose statements end when the test says so. */
-function pool(size: number, answer?: (text: string, attempt: number) => unknown) {
+function pool(size: number, answer?: (text: string, attempt: number) => unknown, onCancel = cancelled) {
   const sent: {
     text: string;
     connection: string;
@@ -40,7 +42,7 @@ function pool(size: number, answer?: (text: string, attempt: number) => unknown)
     },
     cancel() {
       log.push(`cancel ${name.split("/")[1]}`);
-      sent.find(({ connection }) => connection === name)?.reject(failure("57014"));
+      onCancel(sent.find(({ connection }) => connection === name)?.reject);
     },
     close: () => log.push(`close ${name.split("/")[1]}`),
   });
@@ -66,7 +68,7 @@ describe("the pool", () => {
     for (let i = 0; i < 8; i++) void query(SLOW, [], caller(`owner ${i}`));
     await ticks();
     expect(sent.length).toBe(2);
-    for (let i = 0; i < 4; i++) void query(SHORT, [], caller("other"));
+    for (let i = 0; i < 4; i++) void query(SHORT, [], caller(`other ${i}`));
     await ticks();
     expect(sent.map(({ text }) => text)).toEqual(["slow", "slow", "short", "short"]);
     expect(new Set(sent.map(({ connection }) => connection)).size).toBe(4);
@@ -118,6 +120,85 @@ describe("the pool", () => {
     expect(error).toBeInstanceOf(OutcomeUnknown);
     expect(error.cause).toBe(lost);
     expect(writes.sent.length).toBe(1);
+  });
+
+  test("gives an owner's short statements a quarter of its connections, for they may wait for locked rows", async () => {
+    const { query, sent } = pool(8);
+    for (let i = 0; i < 20; i++) void query({ ...SHORT, text: "hog" }, [], caller("hog"));
+    void query({ ...SHORT, text: "other" }, [], caller("other"));
+    for (let i = 0; i < 3; i++) void query({ ...SHORT, text: "together" }, [], caller(""));
+    await ticks();
+    expect(sent.map(({ text }) => text).sort()).toEqual([
+      "hog",
+      "hog",
+      "other",
+      "together",
+      "together",
+      "together",
+    ]);
+  });
+
+  test("lets who hung up leave their place in the queue to others at once", async () => {
+    const { query, sent } = pool(2);
+    void query(SLOW, [], caller("other"));
+    const gone = new AbortController();
+    const left = Array.from({ length: 32 }, () =>
+      query(SLOW, [], caller("hog", gone.signal)).catch((error) => error),
+    );
+    await ticks();
+    gone.abort();
+    for (const one of left) expect(await one).toBeInstanceOf(HungUp);
+    void query({ ...SLOW, text: "new" }, [], caller("hog"));
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent.at(-1)?.text).toBe("new");
+  });
+
+  test("uses a connection no more whose statement was over before the request to end it got there", async () => {
+    const { query, log, sent } = pool(1, undefined, () => {});
+    const gone = new AbortController();
+    const asked = query(SHORT, [], caller("a", gone.signal)).catch((error) => error);
+    await ticks();
+    gone.abort();
+    expect(await asked).toBeInstanceOf(HungUp);
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(log).toEqual(["close 0", "cancel 0", "close 0"]);
+  });
+
+  test("takes it for a loss when PgBouncer ends a connection, and not for a refusal", async () => {
+    const crashed = Object.assign(failure("08P01"), { message: "server conn crashed?", severity: "FATAL" });
+    const { query, sent } = pool(2, () => crashed);
+    expect(await query(WRITE, [], caller("a")).catch((error) => error)).toBeInstanceOf(OutcomeUnknown);
+    expect(sent.length).toBe(1);
+    const refused = Object.assign(failure("08P01"), {
+      message: "unsupported startup parameter: statement_timeout",
+      severity: "FATAL",
+    });
+    const found = pool(2, (_, attempt) => (attempt === 0 ? refused : [{ n: 1 }]));
+    expect(await found.query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+  });
+
+  test("uses no connection any more that was opened before one turned out to be stale", async () => {
+    const { query, sent, log } = pool(4);
+    const asked = Array.from({ length: 4 }, (_, i) => query(WRITE, [], caller(`owner ${i}`)));
+    await ticks();
+    for (const one of sent.splice(0)) one.resolve([]);
+    await Promise.all(asked);
+    log.splice(0);
+    const again = Array.from({ length: 4 }, (_, i) => query(WRITE, [], caller(`owner ${i}`)));
+    await ticks();
+    const [stale, ...others] = sent.splice(0);
+    for (const one of others) one.resolve([]);
+    stale?.reject(failure("0A000"));
+    await ticks();
+    const more = query(WRITE, [], caller("owner"));
+    await ticks();
+    expect(sent.length).toBe(2);
+    const used = sent.map(({ connection }) => `close ${connection.split("/")[1]}`);
+    expect(log).toEqual(expect.arrayContaining(used));
+    for (const one of sent) one.resolve([]);
+    await Promise.all([...again, more]);
   });
 
   test.each(["40001", "40P01"])("tries again what lost to another transaction (%s)", async (code) => {

@@ -42,6 +42,8 @@ const CONFLICT_RETRIES = 30;
 interface Slot {
   name: string;
   connection: Connection | undefined;
+  /** What the way to the server allowed when the connection was opened. */
+  session?: Session;
 }
 
 interface Running {
@@ -94,17 +96,19 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   }
 
   const query: Query = async (statement, values, caller = NOBODY()) => {
-    timer ??= setInterval(sweep, SWEEP_MS);
     for (let attempt = 0; ; attempt++) {
+      timer ??= setInterval(sweep, SWEEP_MS);
+      session ??= probe();
+      const mine = session;
       try {
-        session ??= probe();
-        const known = await session.catch((error) => {
+        const known = await mine.catch((error) => {
           session = undefined;
           throw error;
         });
         return await run(await turns.take(statement, caller), known, statement, values, caller);
       } catch (error) {
-        if (isStale(error)) session = undefined;
+        // No connection that was opened before is used again. (Those of a later probe are not what failed here.)
+        if (isStale(error) && session === mine) session = undefined;
         const again = isConflict(error)
           ? attempt < CONFLICT_RETRIES
           : attempt < 2 && (isStale(error) || (!statement.writes && isLost(error)));
@@ -116,6 +120,8 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   };
 
   function run<Row>(slot: Slot, session: Session, statement: Statement, values: unknown[], caller: Caller) {
+    if (slot.session !== session) replace(slot);
+    slot.session = session;
     slot.connection ??= open(slot.name, session);
     const now = performance.now();
     return new Promise<Row[]>((resolve, reject) => {
@@ -143,11 +149,12 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
       };
       (slot.connection as Connection).send<Row>(statement, values).then(
         (rows) => {
-          done(true, false);
+          done(true, one.cancelled);
           resolve(rows);
         },
         (error) => {
-          done(false, isStale(error));
+          // The request to cancel has its own way. What it didn't end, it would end the next statement instead of.
+          done(false, isStale(error) || (one.cancelled && codeOf(error) !== CANCELLED));
           reject(error);
         },
       );
@@ -190,6 +197,9 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
     },
   };
 }
+
+/** SQLSTATE's query_canceled. */
+const CANCELLED = "57014";
 
 const PROBE: Statement = { name: "probe", text: "select current_setting('statement_timeout') as \"limit\"" };
 

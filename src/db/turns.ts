@@ -21,84 +21,110 @@ export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline 
  * Decides whose statement goes next over which of the slots.
  *
  * Short statements go first. Slow ones take turns: over at most half of the slots, two for each owner, owner by owner.
- * So one user's long lists make that user wait and nobody else. What can't be answered in time is refused unsent.
+ * So one user's long lists make that user wait and nobody else. A short one may wait for rows that are locked, so an
+ * owner's run over at most a quarter; what goes together for many owners waits for no row. What can't be answered in
+ * time is refused unsent.
  */
 export function createTurns<Slot>(slots: readonly Slot[]) {
   /** The last one given back is taken first, so that few are used when few are needed. */
   const free = slots.toReversed();
-  const slowMost = Math.max(1, Math.floor(slots.length / 2));
-  const short: Turn<Slot>[] = [];
-  /** Each owner's slow statements that wait, and how many run. */
-  const slow = new Map<string, Turn<Slot>[]>();
-  const running = new Map<string, number>();
-  let slowRunning = 0;
-  let slowWaiting = 0;
+  const short = createLane<Slot>(slots.length, Math.ceil(slots.length / 4));
+  const slow = createLane<Slot>(Math.max(1, Math.floor(slots.length / 2)), OWNER_RUNS);
 
   function begin() {
     while (free.length > 0) {
-      const turn = short.shift() ?? nextSlow();
+      const turn = short.next() ?? slow.next();
       if (turn === undefined) return;
-      const { statement, caller, reject } = turn;
-      if (caller.signal?.aborted) reject(new HungUp());
-      else if (isOverdue(caller)) reject(new Overloaded());
-      else {
-        if (statement.slow) count(caller, 1);
-        turn.begin(free.pop() as Slot);
-      }
+      if (isPointless(turn)) continue;
+      lane(turn.statement).count(turn.caller.owner, 1);
+      turn.begin(free.pop() as Slot);
     }
   }
 
-  function nextSlow(): Turn<Slot> | undefined {
-    if (slowRunning >= slowMost) return undefined;
-    for (const [owner, waiting] of slow) {
-      if ((running.get(owner) ?? 0) >= OWNER_RUNS) continue;
-      const turn = waiting.shift();
-      slowWaiting--;
-      // Behind all others, if more of theirs wait.
-      slow.delete(owner);
-      if (waiting.length > 0) slow.set(owner, waiting);
-      return turn;
-    }
-  }
-
-  function count({ owner }: Caller, change: 1 | -1) {
-    slowRunning += change;
-    const now = (running.get(owner) ?? 0) + change;
-    if (now === 0) running.delete(owner);
-    else running.set(owner, now);
-  }
+  const lane = (statement: Statement) => (statement.slow ? slow : short);
 
   return {
     /** Resolves with a slot when it is this statement's turn. */
     take(statement: Statement, caller: Caller): Promise<Slot> {
       return new Promise((resolve, reject) => {
-        const turn = { statement, caller, begin: resolve, reject };
-        if (statement.slow) {
-          const waiting = slow.get(caller.owner) ?? [];
-          if (waiting.length >= OWNER_WAITS) return reject(new TooManyWaiting());
-          if (slowWaiting >= MAX_WAITING) return reject(new Overloaded());
-          slow.set(caller.owner, waiting);
-          waiting.push(turn);
-          slowWaiting++;
-        } else short.push(turn);
+        if (statement.slow && slow.waitingOf(caller.owner) >= OWNER_WAITS)
+          return reject(new TooManyWaiting());
+        if (statement.slow && slow.waiting() >= MAX_WAITING) return reject(new Overloaded());
+        lane(statement).add({ statement, caller, begin: resolve, reject });
         begin();
       });
     },
 
     /** The statement that took the slot is done. */
-    giveBack(slot: Slot, { slow }: Statement, caller: Caller) {
-      if (slow) count(caller, -1);
+    giveBack(slot: Slot, statement: Statement, caller: Caller) {
+      lane(statement).count(caller.owner, -1);
       free.push(slot);
       begin();
     },
 
-    /** Refuses those for whom it has become too late. */
+    /** Tells those for whom it has become too late, or who have hung up. They leave their places to others. */
     refuseOverdue() {
-      for (const waiting of [short, ...slow.values()])
-        for (const { caller, reject } of waiting) if (isOverdue(caller)) reject(new Overloaded());
+      short.prune();
+      slow.prune();
     },
 
-    waiting: () => short.length + slowWaiting,
+    waiting: () => short.waiting() + slow.waiting(),
     busy: () => slots.length - free.length,
+  };
+}
+
+/** Whether nothing is to be sent for it any more. Then it has been told. */
+function isPointless<Slot>({ caller, reject }: Turn<Slot>): boolean {
+  if (caller.signal?.aborted) reject(new HungUp());
+  else if (isOverdue(caller)) reject(new Overloaded());
+  else return false;
+  return true;
+}
+
+/** Those who wait, and how many run, `most` at once and `ofOne` for each owner. (Many together have no owner: "".) */
+function createLane<Slot>(most: number, ofOne: number) {
+  const waiting = new Map<string, Turn<Slot>[]>();
+  const running = new Map<string, number>();
+  let runs = 0;
+  let waits = 0;
+  return {
+    waiting: () => waits,
+    waitingOf: (owner: string) => waiting.get(owner)?.length ?? 0,
+
+    add(turn: Turn<Slot>) {
+      const others = waiting.get(turn.caller.owner);
+      if (others) others.push(turn);
+      else waiting.set(turn.caller.owner, [turn]);
+      waits++;
+    },
+
+    next(): Turn<Slot> | undefined {
+      if (runs >= most) return undefined;
+      for (const [owner, turns] of waiting) {
+        if (owner !== "" && (running.get(owner) ?? 0) >= ofOne) continue;
+        const turn = turns.shift();
+        waits--;
+        // Behind all others, if more of theirs wait.
+        waiting.delete(owner);
+        if (turns.length > 0) waiting.set(owner, turns);
+        return turn;
+      }
+    },
+
+    count(owner: string, change: 1 | -1) {
+      runs += change;
+      const now = (running.get(owner) ?? 0) + change;
+      if (now === 0) running.delete(owner);
+      else running.set(owner, now);
+    },
+
+    prune() {
+      for (const [owner, turns] of waiting) {
+        const left = turns.filter((turn) => !isPointless(turn));
+        waits -= turns.length - left.length;
+        if (left.length === 0) waiting.delete(owner);
+        else if (left.length < turns.length) waiting.set(owner, left);
+      }
+    },
   };
 }
