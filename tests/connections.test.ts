@@ -70,10 +70,13 @@ describe.skipIf(!hasServer || !canStartPostgres)("the connections to a server", 
           const answer = user.put(id, { title: "x" });
           await until(async () => (await waiting()).length === 1);
           child.kill("SIGSTOP");
-          await Bun.sleep(4000);
-          expect(await waiting()).toHaveLength(1);
-          await until(async () => (await waiting()).length === 0, 8);
-          child.kill("SIGCONT");
+          try {
+            await Bun.sleep(4000);
+            expect(await waiting()).toHaveLength(1);
+            await until(async () => (await waiting()).length === 0, 8);
+          } finally {
+            child.kill("SIGCONT");
+          }
           expect((await answer).status).toBe(503);
         });
       });
