@@ -17,7 +17,14 @@ interface Operation {
   description: string;
   security: object[];
   parameters?: { name: string; description: string; deprecated?: boolean; schema: { type: string } }[];
-  responses: Record<string, { description: string; content?: Record<string, unknown> }>;
+  responses: Record<
+    string,
+    {
+      description: string;
+      content?: Record<string, unknown>;
+      headers: Record<string, { description: string }>;
+    }
+  >;
 }
 
 const fetchDocument = async (url = service.url) =>
@@ -90,6 +97,26 @@ describe("the document", () => {
       }
   });
 
+  test("says of each parameter and header what it is", () => {
+    const described = operations.flatMap(({ parameters = [], responses }) => [
+      ...parameters,
+      ...Object.values(responses).flatMap(({ headers }) => Object.values(headers ?? {})),
+    ]);
+    expect(described.length).toBeGreaterThan(100);
+    expect(described.filter(({ description }) => (description ?? "").length < 8)).toEqual([]);
+  });
+
+  test("gives an example of a failure that could be one", () => {
+    const { properties } = document.components.schemas.Problem as {
+      properties: Record<string, { examples?: unknown[] }>;
+    };
+    expect([properties.status?.examples, properties.title?.examples, properties.detail?.examples]).toEqual([
+      [404],
+      ["Not Found"],
+      ["Task not found"],
+    ]);
+  });
+
   test("has the parameters as they are", () => {
     expect(operation("listTasks")?.parameters?.map(({ name }) => name)).toEqual([
       "user_id",
@@ -135,13 +162,25 @@ describe("the document", () => {
   });
 });
 
-test("every status that the document has is really answered, and no other", async () => {
+/** What an answer says by headers of its own, in small letters. */
+const SAYING =
+  /^(etag|location|link|x-total-count|idempotency-replayed|retry-after|www-authenticate|x-request-id)$/;
+
+test("every status and header that the document has is really answered, and no other", async () => {
   const user = await service.newcomer();
   const stranger = await service.newcomer();
   const { id } = await user.task();
   const json = { "content-type": "application/json" };
   const seen = new Map<string, Set<number>>(operations.map(({ operationId }) => [operationId, new Set()]));
-  const note = (operationId: string, { status }: Response) => seen.get(operationId)?.add(status);
+  const said = new Map<string, Set<string>>();
+  const note = (operationId: string, { status, headers }: Response) => {
+    seen.get(operationId)?.add(status);
+    const names = [...headers.keys()].filter((name) => SAYING.test(name));
+    said.set(
+      `${operationId} ${status}`,
+      new Set([...(said.get(`${operationId} ${status}`) ?? []), ...names]),
+    );
+  };
 
   for (const { operationId, path, method } of operations.filter(({ path }) => path.startsWith("/api/"))) {
     const rest = (task: number | string) =>
@@ -173,6 +212,9 @@ test("every status that the document has is really answered, and no other", asyn
   note("clearTasks", await user.send("DELETE", "?status=completed"));
   const key = { "idempotency-key": "once" };
   const { id: made } = (await (await user.post({ title: "x" }, key)).json()) as { id: number };
+  note("createTask", await user.post({ title: "x" }, key));
+  for (const headers of [{}, { "if-none-match": "*" }])
+    note("listTasks", await user.get("?limit=1", headers));
   await user.delete(made);
   note("createTask", await user.post({ title: "x" }, key));
   for (const { operationId, path } of operations.filter(({ path }) => path.startsWith("/health")))
@@ -191,6 +233,17 @@ test("every status that the document has is really answered, and no other", asyn
     [...statuses].map(String).toSorted(),
   ]);
   expect(answered).toEqual(documented);
+
+  for (const { operationId, responses } of operations)
+    for (const [status, { headers }] of Object.entries(responses)) {
+      const names = said.get(`${operationId} ${status}`);
+      const named = Object.keys(headers ?? {}).map((name) => name.toLowerCase());
+      expect([operationId, status, named.toSorted()]).toEqual([
+        operationId,
+        status,
+        [...(names ?? named)].toSorted(),
+      ]);
+    }
 });
 
 const GENERATED_CLIENT = `

@@ -40,16 +40,19 @@ const TAG = {
   ETag: header("The version (RFC 9110): for `If-None-Match` and `If-Match`.", { type: "string" }),
 };
 
+const PAGE = {
+  ...TAG,
+  "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
+  Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).', { type: "string" }),
+};
+
 const HEADERS: Record<string, Record<string, object>> = {
   "304": TAG,
   "getTask 200": TAG,
   "updateTask 200": TAG,
   "completeTask 200": TAG,
-  "listTasks 200": {
-    ...TAG,
-    "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
-    Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).', { type: "string" }),
-  },
+  "listTasks 200": PAGE,
+  "listTasks 304": PAGE,
   "createTask 201": {
     ...TAG,
     Location: header("The address of the task.", { type: "string" }),
