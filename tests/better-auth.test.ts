@@ -81,10 +81,9 @@ const betterAuthServer = (
     }),
   );
 
-/** The README's `lib/auth.ts` as it stands, with a `database.ts` beside it. */
+/** The example's `lib/auth.ts` as it stands, which the README shows, with a `database.ts` beside it. */
 async function recipe(url: string): Promise<Auth> {
-  const readme = await Bun.file(new URL("../README.md", import.meta.url)).text();
-  const block = /### The shared secret.*?```ts\n(.*?)```/s.exec(readme)?.[1] ?? "";
+  const block = await Bun.file(new URL("../examples/nextjs/lib/auth.ts", import.meta.url)).text();
   // Where its imports are found, and nothing is under version control.
   const directory = join(import.meta.dir, "../node_modules", `.recipe-${crypto.randomUUID()}`);
   stops.push(() => rm(directory, { recursive: true, force: true }));

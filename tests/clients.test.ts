@@ -172,9 +172,9 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
     await run(folder, ["npx", "openapi-ts", "-i", document, "-o", "hey", "-c", "@hey-api/client-fetch"]);
     await run(join(import.meta.dir, ".."), ["bun", "run", "build:client"]);
     await copyFile(join(import.meta.dir, "../dist/client.d.ts"), join(folder, "tasks-api.d.ts"));
-    const readme = await Bun.file(join(import.meta.dir, "../README.md")).text();
+    const readme = await Bun.file(join(import.meta.dir, "../examples/nextjs/README.md")).text();
     expect(readme).toContain(`@elysiajs/eden@${PACKAGES["@elysiajs/eden"]} elysia@${PACKAGES.elysia}`);
-    const [, block = ""] = /### From TypeScript.*?```ts\n(.*?)```/s.exec(readme) ?? [];
+    const [, block = ""] = /## A typed client.*?```ts\n(.*?)```/s.exec(readme) ?? [];
     await writeFile(
       join(folder, "readme.ts"),
       `${block}\ndeclare const token: string, user_id: string;\nexport const shown = [data, error];`,

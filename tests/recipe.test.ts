@@ -18,17 +18,24 @@ setDefaultTimeout(300_000);
 const EXAMPLE = join(import.meta.dir, "../examples/nextjs");
 const readme = await readFile(join(import.meta.dir, "../README.md"), "utf8");
 const recipe = /## Next\.js and Better Auth(.*?)\n## /s.exec(readme)?.[1] ?? "";
+const ownReadme = await readFile(join(EXAMPLE, "README.md"), "utf8");
 
-test("what the README shows of the recipe is what its files hold", async () => {
-  const shown = [...recipe.matchAll(/`(lib\/[\w-]+\.ts)`[^`]*(?:`[A-Z_]+`[^`]*)?\n\n```ts\n(.*?)```/gs)];
-  expect(shown.map(([, path]) => path)).toEqual(["lib/auth.ts", "lib/tasks.ts"]);
-  for (const [, path = "", block = ""] of shown)
-    expect(await readFile(join(EXAMPLE, path), "utf8")).toContain(block);
+test("what the READMEs show of the recipe is what its files hold", async () => {
+  const dedented = (code: string) => code.replace(/^ +/gm, "");
+  const blockOf = (text: string) => dedented(/```ts\n(.*?)```/s.exec(text)?.[1] ?? "nothing");
+  expect(dedented(await readFile(join(EXAMPLE, "lib/auth.ts"), "utf8"))).toContain(blockOf(recipe));
+  expect(dedented(await readFile(join(EXAMPLE, "lib/tasks.ts"), "utf8"))).toContain(blockOf(ownReadme));
   const { "better-auth": betterAuth, jose, pg } = dependencies;
-  expect(recipe).toContain(`npm install -E better-auth@${betterAuth} jose@${jose} pg@${pg}`);
-  expect(recipe).toContain(
+  expect(ownReadme).toContain(`npm install -E better-auth@${betterAuth} jose@${jose} pg@${pg}`);
+  expect(ownReadme).toContain(
     `npm install -ED tsx@${devDependencies.tsx} @types/pg@${devDependencies["@types/pg"]}`,
   );
+});
+
+test("the recipe's README names each of its files that an app of one's own needs", async () => {
+  const files = Array.from(new Bun.Glob("{app,lib,scripts}/**/*.ts").scanSync(EXAMPLE));
+  const named = Array.from(ownReadme.matchAll(/^\| `([^`]+)`/gm), ([, path]) => path);
+  expect(named.toSorted()).toEqual(files.toSorted());
 });
 
 const missing = [
@@ -242,7 +249,7 @@ describe.skipIf(missing.length > 0)(
       );
     });
 
-    test("Eden's client, by the README, compiles in it", async () => {
+    test("Eden's client, by its README, compiles in it", async () => {
       const { dependencies, devDependencies } = service;
       const eden = `@elysiajs/eden@${devDependencies["@elysiajs/eden"]}`;
       const install = ["npm", "install", "-E", "--no-audit", "--no-fund"];

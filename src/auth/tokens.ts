@@ -19,7 +19,7 @@ interface Session {
 }
 
 /**
- * Why a token is not taken: for the log, never for the caller. The README has every `reason` under "Why a 401"; what
+ * Why a token is not taken: for the log, never for the caller. examples/nextjs/README.md explains every `reason`. What
  * varies from token to token is apart from it, in `detail`, so that equal ones are counted together.
  */
 interface Refusal {
