@@ -25,7 +25,7 @@ interface Contender {
 }
 
 /** How many connections the yardstick is tried with. */
-const POOLS = [1, 4, 10, 20];
+const POOLS = [1, 3, 6, 12];
 
 const answersTo = (name: string, scenario: Scenario) =>
   !PEERS.some((peer) => peer === name) || ["list20", "read", "create"].includes(scenario);

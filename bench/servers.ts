@@ -12,7 +12,7 @@ const SIDES = {
   yardstick: { command: ["bun", join(import.meta.dir, "yardstick.ts")] },
   "by hand, coalesced": {
     command: ["bun", join(import.meta.dir, "yardstick.ts")],
-    settings: { COALESCE: "1" },
+    settings: { COALESCE: "1", POOL: "6" },
   },
   service: { command: [join(root, "dist/tasks-api"), "serve"] },
   "service from source": { command: ["bun", join(root, "src/index.ts"), "serve"] },

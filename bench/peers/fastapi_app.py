@@ -22,7 +22,7 @@ from sqlmodel import Field, SQLModel, select
 if "--check" in sys.argv:
     sys.exit()
 
-engine = create_async_engine(os.environ["DATABASE_URL"].replace("postgres://", "postgresql+asyncpg://"), pool_size=10)
+engine = create_async_engine(os.environ["DATABASE_URL"].replace("postgres://", "postgresql+asyncpg://"), pool_size=10, max_overflow=0)
 sessions = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
 app = FastAPI()
 
