@@ -19,7 +19,11 @@ interface Attack {
  * in turn, each 5 ms after its last answer. Returns the table; `strict` fails if one of them gets a 5xx or a refusal,
  * or readiness falls.
  */
-export async function fairness(crowd: Crowd, seconds: number, strict = false): Promise<string> {
+export async function fairness(
+  crowd: Crowd,
+  seconds: number,
+  { only = [], strict = false }: { only?: string[]; strict?: boolean } = {},
+): Promise<string> {
   const database = await makeDatabase("service", crowd);
   const [hog] = await database.add(1, strict ? 10_000 : 100_000);
   await database.tidy();
@@ -72,6 +76,7 @@ export async function fairness(crowd: Crowd, seconds: number, strict = false): P
   };
   add("nothing", await attempt(server.port, victims, 16, seconds, 5));
   for (const [kind, what, requests] of attacks) {
+    if (only.length > 0 && !only.includes(kind)) continue;
     const done = attack(kind, server, seconds + 1, requests);
     await Bun.sleep(500);
     const victim = await attempt(server.port, victims, 16, seconds, 5);

@@ -81,7 +81,7 @@ async function run(): Promise<string> {
     case "neighbour":
       return `${await neighbour(seconds, rounds)}\n\nMedians of ${rounds} windows of ${seconds} s.`;
     case "fairness":
-      return fairness(CROWD, Math.max(seconds, 10));
+      return fairness(CROWD, Math.max(seconds, 10), { only });
     case "ablation":
       return ablation();
     case "growth":
@@ -92,7 +92,7 @@ async function run(): Promise<string> {
       const { ask } = await contest([...SIDES, ...PEERS], SMALL_CROWD);
       await ask(100);
       await stopAll();
-      return fairness(SMALL_CROWD, 2, true);
+      return fairness(SMALL_CROWD, 2, { strict: true });
     }
     default:
       throw new Error(
