@@ -206,6 +206,50 @@ describe.skipIf(!hasServer)("on a server", () => {
   });
 
   test.each([
+    ["changed", (user: User, id: number) => user.complete(id)],
+    [
+      "changed with If-Match",
+      (user: User, id: number) => user.put(id, { title: "y" }, { "if-match": '"0"' }),
+    ],
+    ["deleted", (user: User, id: number) => user.delete(id)],
+  ])("sixty locked rows of one user that are to be %s hold up nobody else", async (_, change) => {
+    const [user, other] = [await service.newcomer(), await service.newcomer()];
+    const tasks = await Promise.all(times(60, () => user.task()));
+    const theirs = await Promise.all(times(8, () => other.task()));
+    const { DATABASE_URL = "" }: Record<string, string> = SETTINGS;
+    const client = new SQL({ url: DATABASE_URL, max: 1 });
+    const released = Promise.withResolvers<void>();
+    const isLocked = Promise.withResolvers<void>();
+    const holding = client.begin(async (transaction) => {
+      await transaction`select from tasks where user_id = ${user.id} for update`;
+      isLocked.resolve();
+      await released.promise;
+    });
+    await isLocked.promise;
+    // One by one, as they come, and then many at once.
+    const waiting: Promise<number>[] = [];
+    for (const { id } of tasks.slice(0, 20)) {
+      waiting.push(statusOf(change(user, id)));
+      await Bun.sleep(20);
+    }
+    waiting.push(...tasks.slice(20).map(({ id }) => statusOf(change(user, id))));
+    await Bun.sleep(100);
+    const began = performance.now();
+    const answers = theirs.flatMap(({ id }) => [
+      other.complete(id),
+      other.get(`/${id}`),
+      other.get(),
+      other.put(id, { title: "y" }),
+    ]);
+    expect(new Set(await Promise.all(answers.map(statusOf)))).toEqual(new Set([200]));
+    expect(performance.now() - began).toBeLessThan(1000);
+    released.resolve();
+    await holding;
+    expect((await Promise.all(waiting)).every((status) => [200, 204, 412].includes(status))).toBe(true);
+    await client.close();
+  });
+
+  test.each([
     ["changed", (user: User, id: number) => user.complete(id), 200],
     ["deleted", (user: User, id: number) => user.delete(id), 204],
   ])("a locked row holds up none of 63 others that are %s with it", async (_, change, done) => {
