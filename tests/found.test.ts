@@ -138,6 +138,27 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       expect([exitCode, err]).toEqual([1, expect.stringMatching(/LATIN1.*UTF-?8|UTF-?8.*LATIN1/s)]);
     });
 
+    test("a trigger that changes what is created makes nobody's task twice", async () => {
+      const { url } = await database();
+      await served({ DATABASE_URL: url, ...driver }, async ({ newcomer }) => {
+        await execute(
+          url,
+          `create function upper_title() returns trigger language plpgsql as $$ begin new.title := upper(new.title); return new; end $$;
+           create trigger upper_title before insert on tasks for each row execute function upper_title()`,
+        );
+        const users = await Promise.all(Array.from({ length: 3 }, () => newcomer()));
+        const titles = Array.from({ length: 20 }, (_, i) => `buy ${i}`);
+        for (const user of users)
+          await Promise.all(
+            titles.map(async (title) => {
+              const task = await user.task({ title });
+              expect([task.title, task.user_id]).toEqual([title.toUpperCase(), user.id]);
+            }),
+          );
+        for (const user of users) expect((await user.get()).headers.get("x-total-count")).toBe("20");
+      });
+    });
+
     test("a migration that takes 7 s is waited for", async () => {
       const { url } = await database();
       await execute(

@@ -57,7 +57,12 @@ export function sending(query: Query) {
     create: batching<{ owner: string } & ReturnType<typeof created>, Row>({
       async together(asked, caller) {
         const rows = Map.groupBy(await built.createTogether(asked, caller), contentOf);
-        return asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
+        const found = asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
+        // A trigger may have changed what they hold. They are there, and to ask again would create them twice: an
+        // owner's got their ids in the order in which they were asked for.
+        const rest = [...rows.values()].flat().sort((a, b) => a.id - b.id);
+        const others = Map.groupBy(rest, ({ user_id }) => user_id);
+        return asked.map(({ owner }, n) => found[n] ?? others.get(owner)?.shift());
       },
       async alone(asked, caller) {
         const [row] = await built.createTogether([asked], caller);
