@@ -62,7 +62,7 @@ const commands: Record<string, Command> = {
 
   health: {
     takes: "[URL]",
-    // Liveness by default: whoever restarts what is unhealthy does not mend a database by it.
+    // Liveness by default: what is unhealthy gets restarted, and that mends no database.
     does: "Exit 0 if URL answers 2xx within 2 s, else 1. Without one: /health/live of the service at PORT.",
     async run(url = `${localAddress(loadConfig(process.env))}/health/live`) {
       // Bun's fetch has no other way past HTTP_PROXY: the service is on this machine.

@@ -45,7 +45,7 @@ export async function serve(config: Config): Promise<void> {
   const app = createApp({ config, db, log, phase: () => phase, metrics }).listen({
     hostname: config.host,
     port: config.port,
-    // By default a second server would share the port in silence.
+    // By default a second server would share the port, and nothing would say so.
     reusePort: false,
     idleTimeout: IDLE_TIMEOUT,
     // Far above our own limit, which is answered with a problem.

@@ -137,7 +137,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
 /** Stricter than jose, which skips a byte order mark. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** What is JSON but no object has no members, and is refused for want of them. */
+/** JSON that is no object has no members, so it is refused for the ones that it lacks. */
 function membersOf(json: Uint8Array): Record<string, unknown> | undefined {
   try {
     return Object(JSON.parse(UTF8.decode(json)));

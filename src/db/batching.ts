@@ -30,10 +30,10 @@ interface Kind<Asked, Answer> {
 }
 
 /**
- * Sends a request's statement at once if none of its kind is under way; what arrives meanwhile goes together, as one
- * statement, when that one is done or sixteen wait. So a busy server pays for one commit where it would pay for dozens, and an idle one
- * waits for nothing. Nobody fails for another's sake: what a statement as a whole was refused for, and what it left
- * unanswered, its members are asked singly.
+ * Sends a request's statement at once if none of its kind is under way. What arrives meanwhile goes together, as one
+ * statement, when that one is done or sixteen wait. So a busy server pays for one commit instead of dozens, and an idle
+ * one waits for nothing. No request fails because of another: if a statement is refused as a whole, or leaves members
+ * unanswered, those are sent singly.
  */
 export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH }: Kind<Asked, Answer>) {
   type One = Member<Asked, Answer>;
@@ -61,7 +61,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
     pump();
   }
 
-  /** Those who go next. Who has hung up or come too late is told so, and nothing is sent for them. */
+  /** Those who go next. Members that hung up or came too late are told so, and nothing is sent for them. */
   function next(now: number): One[] {
     const members: One[] = [];
     const left: One[] = [];

@@ -115,7 +115,7 @@ export async function migrate(db: Pick<Database, "query" | "orm">): Promise<void
   const before = await look(db);
   const known = before.applied;
   const isNew = ({ hash }: { hash: string }) => known !== undefined && !known.includes(hash);
-  // A role that may not read the journal is one that migrates nothing: what it needs is there, or it isn't.
+  // A role that may not read the journal may not migrate either. For it, it is enough that nothing is missing.
   if (missing(before) === undefined && !readMigrations().some(isNew)) return;
   try {
     await db.orm.transaction(async (transaction) => {

@@ -36,7 +36,7 @@ export function neon(
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       ...parameters,
     });
-    // The loss of a connection is reported by the query that it fails, or else is nobody's business: the pool opens
+    // A lost connection fails the query that it carried. If it carried none, nobody needs to know: the pool opens
     // another. Without a listener it would end the process.
     pool.on("error", () => {});
     pool.on("connect", (client: PoolClient) => client.on("error", () => {}));

@@ -56,9 +56,9 @@ interface Running {
 }
 
 /**
- * Shares `size` connections: one statement at a time on each, so that nobody's answer waits behind another's. What the
- * server refused without doing anything is asked again, and so is a read whose connection was lost. A statement that
- * nobody waits for any more is ended on the server, and its connection is replaced if that doesn't help.
+ * Shares `size` connections: one statement at a time on each, so that nobody's answer waits behind another's. A
+ * statement that the server refused without doing anything is sent again, and so is a read whose connection was lost.
+ * One that nobody waits for any more is ended on the server, and its connection is replaced if that doesn't help.
  *
  * @param named whether statements are prepared under a name. Undefined: if there is no pooler in between.
  */
@@ -74,7 +74,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   let session: Promise<Session> | undefined;
   let timer: Timer | undefined;
 
-  /** What the way to the server allows, found out before the first statement, for a wrong guess answers wrongly. */
+  /** What the way to the server allows. Found out before the first statement, since a wrong guess gives wrong answers. */
   async function probe(): Promise<Session> {
     const slot = await turns.take(PROBE, NOBODY());
     let parameters = false;
@@ -153,7 +153,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
           resolve(rows);
         },
         (error) => {
-          // The request to cancel has its own way. What it didn't end, it would end the next statement instead of.
+          // The request to cancel goes its own way: if it is late, it ends the next statement on this connection.
           done(false, isStale(error) || (one.cancelled && codeOf(error) !== CANCELLED));
           reject(error);
         },

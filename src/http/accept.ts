@@ -14,7 +14,7 @@ export function weightOf(name: string, header: string | null): number | undefine
   }
 }
 
-/** Whether gzip is accepted, and no less than what isn't compressed. */
+/** Whether gzip is accepted, and preferred at least as much as no compression. */
 export function acceptsGzip({ headers }: Request): boolean {
   const accepted = headers.get("accept-encoding");
   const others = weightOf("*", accepted);
@@ -22,13 +22,13 @@ export function acceptsGzip({ headers }: Request): boolean {
   return weight > 0 && weight >= (weightOf("identity", accepted) ?? others ?? 0);
 }
 
-/** What is shorter is hardly worth the work, in bytes. */
+/** In bytes. A shorter answer is hardly worth the work. */
 const COMPRESSED_FROM = 8 * 1024;
 
 /**
- * Makes an answer of a value as JSON, gzipped for who accepts that if it is long. `text` is the value's JSON, for who
- * has it already. A strong ETag would have to differ between the two forms. With `known`, the client has it: the answer
- * is a 304, without the value but with the same `Vary`.
+ * Sends a value as JSON, gzipped if it is long and the client accepts that. `text` is the value's JSON, if the caller has
+ * it already. A strong ETag would have to differ between the two forms. With `known`, the client has the value: the
+ * answer is a 304, without the value but with the same `Vary`.
  */
 export type SendJson = ReturnType<typeof jsonSender>;
 export const jsonSender =

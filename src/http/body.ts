@@ -75,7 +75,7 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 const isJson = (contentType: string | null, empty: boolean) =>
   contentType === null ? empty : /^application\/([\w.-]+\+)?json *(;|$)/i.test(contentType);
 
-/** The bytes of the body, or undefined if there are too many. A length that was announced is not read in vain. */
+/** The bytes of the body, or undefined if there are too many. Nothing is read if the announced length is too large. */
 async function read(request: Request): Promise<Uint8Array | undefined> {
   const announced = request.headers.get("content-length");
   if (announced !== null) return Number(announced) > BODY_LIMIT ? undefined : await request.bytes();

@@ -16,8 +16,8 @@ const MAX_STRANGERS = 20;
  * Lets the pages of the listed origins read the answers, errors included, with credentials, and send whatever headers
  * they like: none of them grants anything here. An origin that is not listed is told nothing; the log has its name.
  *
- * Preflights are the plugin's. On all other answers it would work the same headers out anew (0.9 µs a request) and give
- * most of them to every origin: here they are ready.
+ * Preflights are the plugin's. On all other answers it would compute the same headers again (0.9 µs a request) and send
+ * most of them to every origin. Here they are computed once.
  */
 export function cors(origins: string[], log: Logger) {
   const matches = originMatcher(origins);

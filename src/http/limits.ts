@@ -12,7 +12,7 @@ const MAX_OF_ONE = 256;
 /** The most in all: a process answers 800 of the longest lists a second, so more could take over 10 s. */
 const MAX_OF_ALL = 8192;
 
-/** How many users are remembered, twice at most: some 10 MiB. Who is forgotten early has their full quota again. */
+/** How many users are remembered, twice at most: some 10 MiB. A user who is forgotten early has the full quota again. */
 const MAX_REMEMBERED = 50_000;
 
 const REFUSALS = {
@@ -31,7 +31,7 @@ interface Share {
 
 /**
  * Admits a request of a known user, or refuses it at once: 503 until the service has started and while too much is
- * under way, 429 to who has too much under way or sends more than `rate` a second (0: no limit) and the burst.
+ * under way, 429 to a user who has too much under way, or sends more than `rate` a second (0: no limit) and the burst.
  * Registered after what sets `userId`, since only what users sent themselves may count against them; what is refused
  * here counts for nobody. The headers are those of draft-ietf-httpapi-ratelimit-headers.
  */
@@ -77,8 +77,8 @@ export function limits(rate: number, started: () => boolean, metrics?: Metrics) 
 }
 
 /**
- * Everybody's share, in two generations that are exchanged every ten seconds. Who has not asked for that long has
- * their full quota, so the older generation is forgotten whole, but for those with a request under way.
+ * Everybody's share, in two generations that are exchanged every ten seconds. A user who has not asked for that long has
+ * the full quota, so the older generation is forgotten whole, but for those with a request under way.
  */
 function shares(quota: number) {
   let recent = new Map<string, Share>();

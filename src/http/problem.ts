@@ -44,7 +44,7 @@ interface More {
 }
 
 const MEDIA_TYPE = "application/problem+json";
-/** The answers to requests that name the media type of problems. The others' is plain JSON: front ends look for that. */
+/** The answers to requests that name the media type of problems. All others get plain JSON: front ends look for that. */
 const preferringIt = new WeakSet<Context["set"]>();
 
 /** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */

@@ -4,7 +4,7 @@ import { problem } from "./problem.ts";
 /** From how many bytes on an answer counts until it has been read. Shorter ones wait in the kernel. */
 const LONG = 512 * 1024;
 
-/** How much one user may leave unread, and how much all may: beyond that, whoever leaves any at all is refused. */
+/** How much one user may leave unread, and how much all may: beyond that, every user who leaves any is refused. */
 const MAX_OF_ONE = 8 * 1024 * 1024;
 const MAX_OF_ALL = 64 * 1024 * 1024;
 
@@ -55,7 +55,7 @@ function piecewise(bytes: Uint8Array, done: () => void) {
   let at = 0;
   const pull = (pieces: ReadableStreamDefaultController) => {
     if (at < bytes.length) {
-      // A copy, for a part would hold on to the whole.
+      // A copy: a view would keep the whole in memory.
       pieces.enqueue(bytes.slice(at, at + PIECE));
       at += PIECE;
       return;

@@ -106,7 +106,7 @@ export function statements(send: Query) {
       sql`select asked.n, ${columns} from ${asked("n int, owner text, id bigint")} join ${tasks} on ${isAsked}`,
     ),
 
-    /** Which row answers whom is told by what it holds: two that hold the same are alike to both. */
+    /** Rows are matched with requests by their content. Of two equal requests either may get either row. */
     createTogether: together<Row>(
       "create",
       sql`insert into ${tasks} (user_id, title, description, completed)
