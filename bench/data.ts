@@ -81,6 +81,8 @@ export async function makeDatabase(kind: "service" | "by hand", crowd: Crowd = C
 
     /** Adds users with so many tasks each. */
     async add(number: number, each: number): Promise<User[]> {
+      // Where they go there may be tasks that were created meanwhile.
+      await sql`delete from tasks where id > ${last}`;
       const first = last + 1;
       const prefix = `user-${each}-${first}-`;
       await sql`
