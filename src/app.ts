@@ -38,7 +38,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   const app = new Elysia({
     // Bodies and queries keep what they came with: a member that is not known is ignored, not an error.
     normalize: false,
-    // Elysia looks for the path behind the host, and would take too much of a short one for it.
+    // Elysia looks for the path from the 12th character on, which is inside the path if the host is short.
     handler: { standardHostname: false },
   })
     .use(requests(log, metrics))

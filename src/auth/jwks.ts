@@ -12,8 +12,8 @@ const TIMEOUT = 3_000;
 const MAX_SIZE = 65_536;
 
 /**
- * The keys published at a URL. jose downloads and selects them; when to ask is decided here, since by jose's own rules
- * every request waits for a server that hangs, and asks one that fails. Here a token whose key is known never waits,
+ * The keys published at a URL. jose downloads and selects them. When to ask is decided here: by jose's own rules every
+ * request would wait for a server that hangs, and ask one that fails again. Here a token whose key is known never waits,
  * and no caller can make us ask for an unknown one more than once in 30 seconds.
  */
 export function remoteKeys(url: URL) {
@@ -61,7 +61,7 @@ export function remoteKeys(url: URL) {
   };
 }
 
-/** jose takes an answer of any size. A redirect, another status or something else than keys it refuses itself. */
+/** jose takes an answer of any size. It refuses redirects, other statuses and what isn't keys by itself. */
 const fetchBounded: FetchImplementation = async (url, options) => {
   const { body, status } = await fetch(url, options);
   let text = "";

@@ -12,7 +12,7 @@ interface Table {
   /** The type of each column, in Postgres's words. */
   types: Record<string, string>;
   comment: string;
-  /** Whether it stands where ours does, or is to. */
+  /** Whether it stands in the place of our own table, or where that will be. */
   isTasks: boolean;
 }
 

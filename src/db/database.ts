@@ -4,7 +4,7 @@ import type { PgDatabase, PgQueryResultHKT } from "drizzle-orm/pg-core";
 export interface Statement {
   name: string;
   text: string;
-  /** It reads as much as its owner has, so it takes one of the owner's few turns (see pool.ts). */
+  /** It reads as much as its owner has, so it takes one of the owner's few turns (see turns.ts). */
   slow?: boolean;
   /** It changes something, so it isn't sent again when its connection is lost. */
   writes?: boolean;

@@ -89,8 +89,8 @@ export const isStale = (error: unknown) => {
 };
 
 /**
- * PgBouncer has 08P01 for whatever it ends a connection with: also for "server conn crashed?", when the statement may
- * have been done. What it says before it has sent anything is known.
+ * PgBouncer reports 08P01 whenever it ends a connection, also for "server conn crashed?", when the statement may have
+ * been done. The messages that it gives before it has sent anything are known.
  */
 const isPoolersEnd = (cause: unknown) =>
   cause instanceof Error &&

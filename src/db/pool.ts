@@ -32,7 +32,7 @@ type Pool = Pick<Database, "query" | "lastAnswer" | "connections" | "close">;
 /** Opens a connection. The server knows it by its name. */
 export type Open = (name: string, session: Session) => Connection;
 
-/** How often it is looked who has waited for too long, in milliseconds. */
+/** How often the pool looks for statements that have waited too long, in milliseconds. */
 const SWEEP_MS = 100;
 /** How long a cancelled statement may take to end before its connection is replaced, in milliseconds. */
 const CANCEL_TIMEOUT_MS = 2_000;

@@ -31,7 +31,7 @@ export function postgres(
   const open: Open = (name, { parameters, named }) => {
     const client = new SQL({
       ...common,
-      // What has been idle is given back, or with pre-ping off, kept.
+      // An idle connection is closed or, with pre-ping off, kept.
       idleTimeout: prePing ? IDLE_TIMEOUT_MS / 1000 : 0,
       prepare: named,
       connection: {

@@ -7,7 +7,7 @@ export interface Server {
   url: string;
   /** The certificates (PEM) to verify the server's by, where that is verified; undefined: the well-known ones. */
   ca: string | undefined;
-  /** Whether statements are sent by name, which some poolers don't carry. Undefined: if it turns out to work. */
+  /** Whether statements are prepared under a name. Undefined: if there is no pooler in between. */
   prepare: boolean | undefined;
 }
 

@@ -3,8 +3,8 @@ import { gzip } from "node:zlib";
 import type { Context } from "elysia";
 
 /**
- * The weight (RFC 9110, section 12.4.2) that an `Accept…` header gives to what it names so: 0 is "not that".
- * Undefined if it doesn't name it.
+ * The weight (RFC 9110, section 12.4.2) that an `Accept…` header gives to `name`: 0 is "not that". Undefined if the
+ * header doesn't name it.
  */
 export function weightOf(name: string, header: string | null): number | undefined {
   if (!header?.toLowerCase().includes(name)) return undefined;
@@ -39,7 +39,7 @@ export const jsonSender =
     text = JSON.stringify(value),
     known = false,
   ): Promise<T> => {
-    // Elysia sends a text or bytes as they are. To its types, and the client's, they are what they say.
+    // Elysia sends text and bytes as they are. The cast keeps the value's type for the route and the client.
     const sent = (body?: string | Blob) => body as unknown as T;
     const long = compression && Buffer.byteLength(text) > COMPRESSED_FROM;
     if (long) set.headers.vary = `${set.headers.vary}, Accept-Encoding`;

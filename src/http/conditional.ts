@@ -1,8 +1,8 @@
 import type { Context } from "elysia";
 
 /**
- * An entity tag (RFC 9110, section 8.8.3), and a list of them, which may have empty places (section 5.6.1). A separator
- * can be read in one way only: where it can in two, a header of some twenty of them takes seconds.
+ * An entity tag (RFC 9110, section 8.8.3), and a list of them, which may have empty places (section 5.6.1). Each
+ * separator matches in one way only. Where it matched in two, a header with some twenty of them took seconds.
  */
 const TAG = /(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"/g;
 const LIST = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/;
@@ -19,8 +19,8 @@ export function ifMatch(header: string | null): string[] | "malformed" | undefin
 }
 
 /**
- * Gives the answer its tag, and the leave to keep it and ask whether it still holds. Whether the client has it already,
- * by `If-None-Match` (weak comparison: RFC 9110, section 13.1.2). A malformed header is no condition.
+ * Gives the answer its tag, and lets the client keep it and ask whether it still holds. Returns whether the client has
+ * it already, by `If-None-Match` (weak comparison: RFC 9110, section 13.1.2). A malformed header is no condition.
  */
 export function isKnown({ set, request }: Pick<Context, "set" | "request">, etag: string): boolean {
   set.headers.etag = etag;

@@ -57,7 +57,7 @@ export function cors(origins: string[], log: Logger) {
     });
 }
 
-/** Warns of pages that can't read the answers, but for the service's own: to them the browser says next to nothing. */
+/** Warns of pages that can't read the answers, since the browser tells them next to nothing. Leaves out our own pages. */
 function strangers(log: Logger) {
   const warn = throttled(log.warning);
   const known = new Set<string>();

@@ -59,8 +59,8 @@ const adviceFor = (entry: string) =>
     : "must be origins such as https://app.example.com, comma-separated or a JSON array (no path, no closing slash), with one * at most";
 
 /**
- * The public suffix under which anybody could have a name that `PART` stands for. On one where names are sold, that
- * is any part of the name; on a platform's (`vercel.app`), which makes the names itself, what ends the name.
+ * The public suffix under which anybody could get a name that matches. Where names are sold (`com`), `PART` must stand
+ * in front of the name. A platform (`vercel.app`) makes its names itself: there the end of the name must be fixed.
  */
 function openSuffix(hostname: string): string | undefined {
   // At its first use: 10 ms that only a start with a pattern needs to spend.

@@ -6,14 +6,14 @@ import type { Metrics } from "../metrics.ts";
  * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. Once
  * `store.stopping` is set, an answer is the last one on its connection.
  *
- * Whether a request is still wanted is asked of `request.signal`, which aborts when the client hangs up. Bun makes it
- * when it is first asked for (0.3 µs), and it is then as it would have been from the start.
+ * `request.signal` aborts when the client hangs up. Bun makes it at its first use (0.3 µs), aborted already if the client
+ * has hung up before.
  */
 export const requests = (log: Logger, metrics?: Metrics) =>
   new Elysia({ name: "requests", seed: log })
     .state("stopping", false)
     .decorate("startedAt", 0)
-    // The caller, once admitted: see auth.ts.
+    // The caller, once admitted: see auth/index.ts.
     .decorate("userId", undefined as string | undefined)
     .onRequest((context) => {
       const { request, set, store } = context;

@@ -68,12 +68,12 @@ export const decimal = (options: {
   examples?: unknown[];
 }): TUnsafe<number | `${number}`> => Type.Unsafe({ [Kind]: "Decimal", type: "integer", ...options });
 
-/** What a schema of words lets through, in which case it doesn't matter. */
+/** The expression for all that a schema of words lets through. */
 const Accepted = Symbol("Accepted");
 
 /**
- * One of a few words, each with its meaning. The document has the meanings; other words for one are understood, no
- * more. `anyCase` takes them in upper case too.
+ * One of a few words, each with its meaning. The document has the meanings only; the other words are understood
+ * too. With `anyCase`, upper and lower case are the same.
  */
 export const oneOf = <const Word extends string>(
   words: Readonly<Record<string, Word>>,

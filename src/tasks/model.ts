@@ -231,7 +231,7 @@ export function listQuery(given: Listing): ListQuery | Violation[] {
   };
 }
 
-/** The type of `word` knows the API's own only, for clients; any of `words` may come. */
+/** The type of `word` has the API's own words only, for clients. At run time any of `words` may come. */
 const meaningOf = <Word extends string>(word: string | undefined, words: Readonly<Record<string, Word>>) =>
   words[word?.toLowerCase() ?? ""];
 

@@ -26,7 +26,7 @@ export function sending(query: Query) {
   function page(variant: Pick<PageVariant, "order" | "continued">) {
     const ask = built.pagesTogether(variant);
     const sign = variant.order === "asc" ? 1 : -1;
-    // They come in order, but SQL promises none to a join.
+    // They come in order, but SQL promises no order for a join.
     const together = async (asked: object[], caller: Caller) =>
       grouped(asked, await ask(asked, caller)).map((rows) =>
         rows.sort((a, b) => sign * (a.created_at - b.created_at || a.id - b.id)),
@@ -58,8 +58,8 @@ export function sending(query: Query) {
       async together(asked, caller) {
         const rows = Map.groupBy(await built.createTogether(asked, caller), contentOf);
         const found = asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
-        // A trigger may have changed what they hold. They are there, and to ask again would create them twice: an
-        // owner's got their ids in the order in which they were asked for.
+        // A trigger may have changed what they hold. They exist, and to ask again would create them twice. Each
+        // owner's ids are in the order of the requests.
         const rest = [...rows.values()].flat().sort((a, b) => a.id - b.id);
         const others = Map.groupBy(rest, ({ user_id }) => user_id);
         return asked.map(({ owner }, n) => found[n] ?? others.get(owner)?.shift());
@@ -94,7 +94,7 @@ function grouped<R extends { n: number }>(asked: object[], rows: R[]): R[][] {
   return groups;
 }
 
-/** What a new task holds, with nothing left open. */
+/** What a new task holds, with the defaults filled in. */
 export const created = ({ title, description = null, completed = false }: NewTask) => ({
   title: stripped(title),
   description,

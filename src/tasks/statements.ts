@@ -75,7 +75,7 @@ const sortKeys: Record<Sort, { column: SQL; position: SQL }> = {
   title: { column: sql`${tasks.title} collate "C"`, position: sql`${given("key")}::text collate "C"` },
 };
 
-/** Every statement of the service, each built once. All of them name the owner. */
+/** Every statement of the service, each built once. All that touch a task name its owner. */
 export function statements(send: Query) {
   /** What it returns sends the text, with the values that its placeholders name. */
   function statement<R = Row>(
