@@ -83,9 +83,10 @@ export async function start(
     },
   };
   started.add(server);
+  // Those that have no such path are up when they say so.
   const isUp = () =>
-    fetch(`http://127.0.0.1:${port}/health`).then(
-      ({ ok }) => ok,
+    fetch(`http://127.0.0.1:${port}/health/ready`).then(
+      ({ status }) => status !== 503,
       () => false,
     );
   for (let tries = 0; child.exitCode === null && tries < 200; tries++) {
