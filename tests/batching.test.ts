@@ -141,6 +141,22 @@ describe("requests of a kind", () => {
     expect(sent.map(({ asked }) => asked)).toEqual([["frozen"], ["a"]]);
   });
 
+  test("don't wait for one locked row after another", async () => {
+    const { sent, ask } = statements({
+      rows: true,
+      answers: (asked) => asked.map((one) => (one === "b" ? undefined : `${one}!`)),
+    });
+    void ask("a");
+    await Bun.sleep(100);
+    void ask("b");
+    await ticks();
+    sent[1]?.resolve();
+    await ticks();
+    void ask("c");
+    await ticks();
+    expect(sent.map(({ asked }) => asked)).toEqual([["a"], ["b"], ["b"], ["c"]]);
+  });
+
   test("are sent by the time of the first of them, and the others when that is over", async () => {
     const deadlines: number[] = [];
     const together = async (asked: string[], { deadline }: Caller) => {

@@ -85,11 +85,13 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
 
   async function send(members: One[]) {
     const one = { at: performance.now() };
+    // While one waits for a locked row, the next may be about one as well: then it is left out, and holds up nobody.
+    const straight = members.length === 1 && sent.size === 0;
     sent.add(one);
     for (const { asked } of members) if (row) busyRows.add(row(asked));
-    const singly = members.length === 1 ? members : await sendTogether(members);
+    const singly = straight ? members : await sendTogether(members);
     // What is asked singly after a batch goes its own way: it may wait for a row that somebody has locked.
-    if (members.length > 1) {
+    if (!straight) {
       sent.delete(one);
       pump();
     }
