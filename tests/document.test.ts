@@ -13,6 +13,7 @@ setDefaultTimeout(60_000);
 
 interface Operation {
   operationId: string;
+  tags: string[];
   summary: string;
   description: string;
   security: object[];
@@ -117,6 +118,13 @@ describe("the document", () => {
     ]);
   });
 
+  test("says what the groups of its operations are", () => {
+    const { tags } = document as OpenApi & { tags: { name: string; description: string }[] };
+    const used = new Set(operations.flatMap(({ tags }) => tags));
+    expect(tags.map(({ name }) => name).toSorted()).toEqual([...used].toSorted());
+    for (const { description } of tags) expect(description.length).toBeGreaterThan(10);
+  });
+
   test("has the parameters as they are", () => {
     expect(operation("listTasks")?.parameters?.map(({ name }) => name)).toEqual([
       "user_id",
@@ -149,6 +157,12 @@ describe("the document", () => {
       enum: ["created_at", "updated_at", "title"],
     } as never);
     expect(schemaOf("getTask", "id")?.type).toBe("integer");
+    expect(schemaOf("createTask", "Idempotency-Key")).toEqual({
+      type: "string",
+      minLength: 1,
+      maxLength: 64,
+      pattern: "^[\\x21-\\x7E]+$",
+    } as never);
   });
 
   test("is the same before and after traffic, and on every instance", async () => {

@@ -121,6 +121,21 @@ describe("the pool", () => {
     expect([sent.length, log]).toEqual([1, ["close 0", "cancel 0"]]);
   });
 
+  test("replaces a connection whose statement doesn't end when it is asked to, and goes on over a new one", async () => {
+    const { query, sent, log } = pool(1, undefined, () => {});
+    const hangUp = new AbortController();
+    const first = query(SHORT, [], caller("a", hangUp.signal)).catch((error) => error);
+    await ticks();
+    hangUp.abort();
+    expect(await first).toBeInstanceOf(HungUp);
+    const second = query<object>(SHORT, [], caller("b"));
+    while (sent.length < 2) await ticks();
+    // The first one was closed after the probe.
+    expect(log).toEqual(["close 0", "cancel 0", "close 0"]);
+    sent[1]?.resolve([{ n: 1 }]);
+    expect(await second).toEqual([{ n: 1 }]);
+  });
+
   test("asks a read again whose connection was lost, and no write: it may have been done", async () => {
     const lost = failure("57P01");
     const reads = pool(2, (_, attempt) => (attempt === 0 ? lost : [{ n: 1 }]));
