@@ -40,7 +40,6 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-let nextPort = 18_400;
 const started = new Set<Server>();
 
 /** Ends what is still running. */
@@ -52,7 +51,7 @@ export async function start(
   databaseUrl: string,
   settings: Record<string, string> = {},
 ): Promise<Server> {
-  const port = nextPort++;
+  const port = freePort();
   const file = join(tmpdir(), `tasks-api-bench-${process.pid}-${port}.log`);
   const log = openSync(file, "a");
   const side: { command: string[]; settings?: Record<string, string> } = SIDES[name];
@@ -94,6 +93,13 @@ export async function start(
     await Bun.sleep(50);
   }
   throw new Error(`${name} does not start`);
+}
+
+/** On a port that is taken another server would be measured. */
+function freePort(): number {
+  const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  probe.stop(true);
+  return probe.port;
 }
 
 /** CPU time that the process has used so far, user and system, in microseconds (10 ms apart). See proc(5). */
