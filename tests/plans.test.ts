@@ -123,3 +123,16 @@ test.each(operations.filter(([name]) => /^list (by|all by) created_at/.test(name
     expect((await plansOf(operation)).map((plan) => plan["Node Type"])).not.toContain("Sort");
   },
 );
+
+test.each<[string, (id: number) => Promise<unknown>]>([
+  ["create", (id) => tasks.create({ title: `together ${id}` })],
+  ["find", (id) => tasks.find(id)],
+  ["list", page],
+  ["complete", (id) => tasks.complete(id, true)],
+  ["delete", (id) => tasks.delete(id)],
+])("%s by twenty at once takes a few statements", async (_, ask) => {
+  const made = await Promise.all(Array.from({ length: 20 }, () => tasks.create({ title: "x" })));
+  asked.length = 0;
+  await Promise.all(made.map(({ id }) => ask(id)));
+  expect(asked.length).toBeLessThan(10);
+});

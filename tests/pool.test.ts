@@ -226,6 +226,12 @@ describe("the pool", () => {
     await Promise.all([...again, more]);
   });
 
+  test("asks a read three times in all, and then says how its connection was lost", async () => {
+    const { query, sent } = pool(2, () => failure("57P01"));
+    expect(await query(SHORT, [], caller("a")).catch((error) => error.code)).toBe("57P01");
+    expect(sent.length).toBe(3);
+  });
+
   test.each(["40001", "40P01"])("tries again what lost to another transaction (%s)", async (code) => {
     const { query, sent } = pool(2, (_, attempt) => (attempt < 5 ? failure(code) : [{ n: 1 }]));
     expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);

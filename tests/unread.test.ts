@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
 import { spawnService } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(180_000);
 
 /** Asks until the answer has this status. */
 async function until(status: number, ask: () => Promise<Response>): Promise<Response> {
