@@ -211,6 +211,19 @@ describe("a search", () => {
     expect(await titles(answer)).toEqual(expected);
   });
 
+  test.each([
+    ["straße", "STRASSE"],
+    ["STRASSE", "straße"],
+    ["Strasse", "STRAẞE"],
+    ["σ", "ΟΔΌΣ και οδός"],
+    ["ΟΔΌΣ", "οδός"],
+    ["Café", "cafe\u0301"],
+    ["CAFE\u0301", "café"],
+  ])("for %p finds %p, which is the same in another form", async (text, title) => {
+    const user = await userWith(title, "another");
+    expect(await titles(await user.get(search(text)))).toEqual([title]);
+  });
+
   test("for nothing finds everything", async () => {
     const user = await userWith(...tasks);
     expect((await titles(await user.get("?search="))).length).toBe(5);
