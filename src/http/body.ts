@@ -44,6 +44,7 @@ async function readJson(
   if (!/^(identity)?$/i.test(headers.get("content-encoding") ?? ""))
     return problem({ set }, 415, "The body must not be compressed");
   if (empty) return problem({ set }, 400, "The body is empty: it must be a JSON object");
+  if (isTooDeep(bytes)) return problem({ set }, 400, `The body must not be nested over ${MAX_DEPTH} deep`);
   try {
     const body = flattened(JSON.parse(utf8.decode(bytes)));
     return { body: body === null && optional ? {} : body };
@@ -69,6 +70,26 @@ function flattened(value: unknown): unknown {
     ]),
   );
 }
+
+/** How deep lists and objects may be nested. Thousands of levels cost a parser milliseconds, and much memory. */
+const MAX_DEPTH = 100;
+
+function isTooDeep(json: Uint8Array): boolean {
+  let depth = 0;
+  let quoted = false;
+  for (let i = 0; i < json.length; i++) {
+    const byte = json[i];
+    if (byte === QUOTE) quoted = !quoted;
+    else if (quoted && byte === BACKSLASH) i++;
+    // `[` and `{` differ in a bit of their codes, and so do `]` and `}`.
+    else if (!quoted && byte !== undefined && (byte | 0x20) === 0x7b && ++depth > MAX_DEPTH) return true;
+    else if (!quoted && byte !== undefined && (byte | 0x20) === 0x7d) depth--;
+  }
+  return false;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 

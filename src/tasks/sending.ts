@@ -29,7 +29,7 @@ export function sending(query: Query) {
     // They come in order, but SQL promises no order for a join.
     const together = async (asked: object[], caller: Caller) =>
       grouped(asked, await ask(asked, caller)).map((rows) =>
-        rows.sort((a, b) => sign * (a.created_at - b.created_at || a.id - b.id)),
+        rows.sort((a, b) => sign * (a.created_at - b.created_at || Number(a.id) - Number(b.id))),
       );
     return batching({
       together,
@@ -60,7 +60,7 @@ export function sending(query: Query) {
         const found = asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
         // A trigger may have changed what they hold. They exist, and to ask again would create them twice. Each
         // owner's ids are in the order of the requests.
-        const rest = [...rows.values()].flat().sort((a, b) => a.id - b.id);
+        const rest = [...rows.values()].flat().sort((a, b) => Number(a.id) - Number(b.id));
         const others = Map.groupBy(rest, ({ user_id }) => user_id);
         return asked.map(({ owner }, n) => found[n] ?? others.get(owner)?.shift());
       },

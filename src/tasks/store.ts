@@ -59,7 +59,7 @@ export class Tasks {
   async list(listing: Listing): Promise<Page> {
     const { status, search, sort, order, offset, limit, after } = listing;
     const plain = status === "all" && !search && sort === "created_at" && offset === 0;
-    const page = (plain && (await this.#shortPage(listing))) || (await this.#page(listing));
+    const page = await (plain ? this.#shortPage(listing) : this.#page(listing, isPart(listing)));
     const tasks = page.rows.slice(0, limit).map(taskOf);
     const last = tasks.at(-1);
     const next = page.rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
@@ -69,8 +69,9 @@ export class Tasks {
     return { tasks, total: total ?? (await this.#count(listing)), next };
   }
 
-  /** A page of the usual list, unless it turns out to be a long one. */
-  async #shortPage({ order, limit, after }: Listing) {
+  /** A page of the usual list. If it turns out to be a long one, the rest of it is asked for in turn with others. */
+  async #shortPage(listing: Listing): Promise<{ rows: Row[]; total: number | undefined }> {
+    const { order, limit, after } = listing;
     const continued = after !== undefined;
     const rows = await this.#send.page({ order, continued })(
       {
@@ -82,14 +83,18 @@ export class Tasks {
       },
       this.#caller,
     );
-    if (limit > SHORT_PAGE && rows.length > SHORT_PAGE) return undefined;
+    const [last] = limit > SHORT_PAGE ? rows.slice(SHORT_PAGE).map(taskOf) : [];
+    if (last) {
+      const from = { key: last.created_at, id: last.id };
+      const rest = await this.#page({ ...listing, after: from, limit: limit - rows.length }, isPart(listing));
+      return { rows: [...rows, ...rest.rows], total: rest.total };
+    }
     const total = rows[0]?.total ?? undefined;
     return { rows, total: total === undefined || total > SHORT_COUNT ? undefined : total };
   }
 
-  async #page({ status, search, sort, order, limit, offset, after }: Listing) {
+  async #page({ status, search, sort, order, limit, offset, after }: Listing, counted: boolean) {
     const continued = after !== undefined;
-    const counted = continued || offset > 0 || limit < MAX_LIMIT;
     const variant: PageVariant = { status, searched: Boolean(search), sort, order, continued, counted };
     const values = { ...this.#filter({ status, search }), ...after, limit: limit + 1, offset };
     const rows = await this.#send.statements.page(variant)(values, this.#caller);
@@ -187,6 +192,9 @@ export class Tasks {
     return row?.deleted ?? 0;
   }
 }
+
+/** A part of the list is asked for, so that its rows don't tell how many there are. */
+const isPart = ({ after, offset, limit }: Listing) => after !== undefined || offset > 0 || limit < MAX_LIMIT;
 
 /** No row: there is no such task. A row without an id: it is there, in another version. */
 async function outcome(rows: Promise<(Row | { id: null })[]>): Promise<Row | Undone> {
