@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { STATUS_CODES } from "node:http";
+import { connect } from "node:net";
 import { createApp } from "../src/app.ts";
 import { OutcomeUnknown } from "../src/db/errors.ts";
 import { createLogger } from "../src/log.ts";
@@ -219,6 +220,16 @@ describe("every answer", () => {
     expect(ids[1]).toBe("given-1._A");
     for (const id of ids.toSpliced(1, 1)) expect(id).toMatch(/^[0-9a-f-]{36}$/);
   });
+
+  test.each(["close", "Close"])(
+    "says that it is the last on its connection, when asked with %s",
+    async (word) => {
+      const { hostname, port } = new URL(service.url);
+      const socket = connect(Number(port), hostname);
+      socket.write(`GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: ${word}\r\n\r\n`);
+      expect(await new Response(socket as never).text()).toMatch(/\r\nconnection: close\r\n/i);
+    },
+  );
 
   test("is not to be stored or sniffed", async () => {
     const user = await service.newcomer();
