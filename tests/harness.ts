@@ -22,13 +22,16 @@ export const SETTINGS = {
 /** What starts the service in a process of its own: from source, or what `TEST_COMMAND` names (the built program). */
 export const COMMAND = process.env.TEST_COMMAND?.split(" ") ?? ["bun", "src/index.ts"];
 
-/** None outlives the tests. (bunfig.toml loads this file before them, so this is after the last of all files.) */
-const children: Bun.Subprocess[] = [];
+const endings: (() => unknown)[] = [];
+// bunfig.toml loads this file before the tests, so this is after the last of all files. In a module that only some of
+// them import it would be after the first of these alone.
 afterAll(async () => {
-  for (const child of children) child.kill("SIGKILL");
-  await Promise.all(children.map((child) => child.exited));
+  for (const end of endings.reverse()) await end();
   await dropDatabases();
-});
+}, 60_000);
+
+/** Has this done when all tests are over, the last first. */
+export const atEnd = (end: () => unknown) => void endings.push(end);
 
 /** The service in a process of its own, once it can take requests, or once it listens. */
 export async function spawnService(
@@ -47,7 +50,10 @@ export async function spawnService(
     stdout: "pipe",
     stderr: "inherit",
   });
-  children.push(child);
+  atEnd(() => {
+    child.kill("SIGKILL");
+    return child.exited;
+  });
   const lines: string[] = [];
   const port = Promise.withResolvers<number>();
   (async () => {

@@ -1,21 +1,13 @@
-import { afterAll } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { atEnd } from "./harness.ts";
 
 /**
  * Whether the tests may leave the repository: with `TEST_OUTSIDE=1` they install from the npm registry, build and
  * run what others make for this service, in folders of their own. That takes minutes, and once is enough.
  */
 export const outside = process.env.TEST_OUTSIDE === "1";
-
-const endings: (() => unknown)[] = [];
-afterAll(async () => {
-  for (const end of endings.reverse()) await end();
-}, 60_000);
-
-/** Has this done when the file's tests are over, the last first. */
-export const atEnd = (end: () => unknown) => void endings.push(end);
 
 /** A new folder that sees nothing of this repository. */
 export async function emptyFolder() {
