@@ -25,14 +25,16 @@ interface Contender {
 }
 
 /** How many connections the yardstick is tried with. */
-const POOLS = [1, 3, 6, 12];
+const POOLS = [1, 3, 6, 10];
+/** Two of them are measured in any case: one connection, and what Bun.SQL has unless it is told otherwise. */
+const ALWAYS: Record<number, string> = { 1: "by hand, one connection", 10: "by hand, ten connections" };
 
 const answersTo = (name: string, scenario: Scenario) =>
   !PEERS.some((peer) => peer === name) || ["list20", "read", "create"].includes(scenario);
 
 /**
  * The yardstick and the sides, each on a database of its own. The yardstick has had its pool tuned for each scenario,
- * and stands there with one connection as well.
+ * and stands there with one connection and with ten as well.
  */
 export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
   const byHand = await makeDatabase("by hand", crowd);
@@ -41,7 +43,10 @@ export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
     const server = await start("yardstick", byHand.url, { POOL: String(pool) });
     yardsticks.push({ name: "yardstick", server, database: byHand, pool });
   }
-  const single: Contender = { ...(yardsticks[0] as Contender), name: "by hand, one connection" };
+  const always = yardsticks.flatMap((one): Contender[] => {
+    const name = ALWAYS[one.pool];
+    return name === undefined ? [] : [{ ...one, name }];
+  });
   const others: Contender[] = [];
   for (const name of wanted) {
     if (!isThere(name)) {
@@ -52,7 +57,7 @@ export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
     others.push({ name, server: await start(name, database.url), database });
   }
   const all = scenarios(byHand.users);
-  await answerAlike([single, ...others], all, refusals(byHand.users));
+  await answerAlike([...always, ...others], all, refusals(byHand.users));
 
   /** Takes turns, window by window. */
   async function run(scenario: Scenario, { connections, seconds, rounds }: Windows): Promise<Result> {
@@ -65,7 +70,7 @@ export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
     const yardstick = best ?? (yardsticks[0] as Contender);
     const contenders = [
       yardstick,
-      ...(best ? [single] : []),
+      ...(best ? always : []),
       ...others.filter(({ name }) => answersTo(name, scenario)),
     ];
     const samples: Record<string, Sample[]> = {};
@@ -86,7 +91,7 @@ export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
 
   /** Each side is asked so much of each scenario, and must refuse none of it. */
   async function ask(number: number) {
-    for (const { name, server } of [single, ...others])
+    for (const { name, server } of [...always, ...others])
       for (const [scenario, requests] of Object.entries(all) as [Scenario, Request[]][])
         if (answersTo(name, scenario)) {
           const left = requests.slice(0, number);
