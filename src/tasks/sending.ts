@@ -5,22 +5,31 @@ import type { NewTask } from "./model.ts";
 import type { Row } from "./row.ts";
 import { type PageVariant, statements } from "./statements.ts";
 
-/** What a change is asked to do; `versions` is an array of Postgres, in its text form. */
-export interface Change {
+interface OneTask {
   owner: string;
   id: number;
+  /** It is done only if the task has one of these. Undefined: in any. */
+  versions: Versions;
+}
+
+/** What a change is asked to do. */
+export interface Change extends OneTask {
   title: string | null;
   described: boolean;
   description: string | null;
   completed: boolean | null;
   toggled: boolean;
-  versions?: string;
 }
+
+/** The version of a task is `updated_at`, which moves with every change. */
+export type Versions = string[] | undefined;
+
+/** Why something was not done: there is no such task, or it is there in another version. */
+export type Undone = "missing" | "changed";
 
 /** What is sent one by one, and what goes together with others'. */
 export function sending(query: Query) {
   const built = statements(query);
-  const row = ({ owner, id }: { owner: string; id: number }) => `${id} ${owner}`;
   const pages = new Map<string, ReturnType<typeof page>>();
 
   function page(variant: Pick<PageVariant, "order" | "continued">) {
@@ -71,20 +80,21 @@ export function sending(query: Query) {
       },
     }),
 
-    change: batching<Change, Row | "missing">({
-      together: async (asked, caller) =>
-        grouped(asked, await built.changeTogether(asked, caller)).map(([row]) => row),
-      alone: async (asked, caller) => (await built.change({ ...asked }, caller))[0] ?? "missing",
-      row,
-    }),
-
-    delete: batching<{ owner: string; id: number }, object | "missing">({
-      together: async (asked, caller) =>
-        grouped(asked, await built.deleteTogether(asked, caller)).map(([row]) => row),
-      alone: async (asked, caller) => (await built.delete(asked, caller))[0] ?? "missing",
-      row,
-    }),
+    change: changing<Change>(built.change),
+    delete: changing<OneTask>(built.delete),
   };
+}
+
+function changing<Asked extends OneTask>({ alone, together }: ReturnType<typeof statements>["change"]) {
+  return batching<Asked, Row | Undone>({
+    together: async (asked, caller) => grouped(asked, await together(asked, caller)).map(([row]) => row),
+    async alone(asked, caller) {
+      const [row] = await alone([asked], caller);
+      if (row === undefined) return "missing";
+      return row.id === null ? "changed" : row;
+    },
+    row: ({ owner, id }) => `${id} ${owner}`,
+  });
 }
 
 /** The rows of each, by the number that they bear. */

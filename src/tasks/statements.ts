@@ -10,7 +10,6 @@ const query = new QueryBuilder();
 const dialect = new PgDialect();
 
 const owner = eq(tasks.user_id, given("owner"));
-const byId = and(sql`${tasks.id} = ${given("id")}::bigint`, owner);
 
 /** What many ask for at once comes as one JSON text: any driver carries it, and no pooler minds. */
 const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
@@ -18,29 +17,22 @@ const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as
 /** Two changes within a millisecond still differ. It moves with every change, so it is the task's version. */
 const touched = sql`updated_at = greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
 
-const change = sql`update ${tasks} set
-  title = coalesce(${given("title")}::text, ${tasks.title}),
-  description = case when ${given("described")}::boolean then ${given("description")}::text else ${tasks.description} end,
-  completed = coalesce(${given("completed")}::boolean, ${tasks.completed} <> ${given("toggled")}::boolean),
-  ${touched}`;
-
-/** Locks the task if it is there, then does the action if its version is one of those given. */
-const onlyIfVersion = (action: SQL) => sql`
-  with found as materialized (select ${tasks.id}, ${tasks.updated_at} from ${tasks} where ${byId} for update),
-  done as (${action} where ${tasks.id} = found.id and ${owner}
-    and found.updated_at = any(${given("versions")}::text::timestamptz[]) returning ${columns})
-  select done.* from found left join done on true`;
-
-/** Rows that somebody else has locked are left out, so that nobody waits for them here. */
-const lockedRows = (members: string) => sql`(select asked.* from ${asked(members)}
-  join ${tasks} on ${tasks.id} = asked.id and ${tasks.user_id} = asked.owner for update of ${tasks} skip locked) as asked`;
 const isAsked = sql`${tasks.id} = asked.id and ${tasks.user_id} = asked.owner`;
+
+/** Locks the tasks that are asked for, if they are there. */
+const locked = (members: string, lock: SQL) => sql`select asked.*, ${tasks.updated_at} as version
+  from ${asked(`n int, owner text, id bigint, versions timestamptz[]${members}`)}
+  join ${tasks} on ${isAsked} for update of ${tasks} ${lock}`;
+const isVersion = sql`(asked.versions is null or asked.version = any(asked.versions))`;
 
 const DAY = sql.raw("interval '24 hours'");
 
 /** How long a page may be that is read together with others', and how far its total is counted. */
 export const SHORT_PAGE = 100;
 export const SHORT_COUNT = 1000;
+
+/** The row as it is now, or was last; no id where the task is there in another version. */
+export type Changed = (Row | { id: null }) & { n: number };
 
 export interface Filter {
   status: "all" | "pending" | "completed";
@@ -100,6 +92,26 @@ export function statements(send: Query) {
       send<R>(prepared, [JSON.stringify(members.map((member, n) => ({ n, ...member })))], caller);
   }
 
+  /**
+   * Alone, it waits for a lock that somebody else has, and tells a task that is there in another version (a row without
+   * an id) from one that isn't there (no row). Together, nobody waits for another's task: there is a row of what is done.
+   */
+  const changing = (name: string, members: string, action: SQL) => ({
+    alone: together<Changed>(
+      name,
+      sql`with asked as materialized (${locked(members, sql``)}),
+        done as (${action} asked where ${isAsked} and ${isVersion} returning asked.n as done, ${columns})
+        select asked.n, done.* from asked left join done on done = n`,
+      { writes: true },
+    ),
+    together: together<Row & { n: number }>(
+      `${name}s`,
+      sql`${action} (${locked(members, sql`skip locked`)}) as asked where ${isAsked} and ${isVersion}
+        returning asked.n, ${columns}`,
+      { writes: true },
+    ),
+  });
+
   return {
     findTogether: together(
       "find",
@@ -151,35 +163,16 @@ export function statements(send: Query) {
         where ${idempotency_keys.user_id} = ${given("owner")} and ${idempotency_keys.key} = ${given("key")}`,
     ),
 
-    change: statement("change", sql`${change} where ${byId} returning ${columns}`, { writes: true }),
-    changeIf: statement<Row | { id: null }>("change_if", onlyIfVersion(sql`${change} from found`), {
-      writes: true,
-    }),
-    changeTogether: together(
-      "changes",
+    change: changing(
+      "change",
+      ", title text, described boolean, description text, completed boolean, toggled boolean",
       sql`update ${tasks} set
         title = coalesce(asked.title, ${tasks.title}),
         description = case when asked.described then asked.description else ${tasks.description} end,
         completed = coalesce(asked.completed, ${tasks.completed} <> asked.toggled),
-        ${touched}
-        from ${lockedRows("n int, owner text, id bigint, title text, described boolean, description text, completed boolean, toggled boolean")}
-        where ${isAsked} returning asked.n, ${columns}`,
-      { writes: true },
+        ${touched} from`,
     ),
-
-    delete: statement("delete", sql`delete from ${tasks} where ${byId} returning ${columns}`, {
-      writes: true,
-    }),
-    deleteIf: statement<Row | { id: null }>(
-      "delete_if",
-      onlyIfVersion(sql`delete from ${tasks} using found`),
-      { writes: true },
-    ),
-    deleteTogether: together<{ n: number }>(
-      "deletes",
-      sql`delete from ${tasks} using ${lockedRows("n int, owner text, id bigint")} where ${isAsked} returning asked.n`,
-      { writes: true },
-    ),
+    delete: changing("delete", "", sql`delete from ${tasks} using`),
 
     clear: memoized((filter: Filter) =>
       statement<{ deleted: number }>(

@@ -6,7 +6,7 @@ import { encodeCursor, type Position } from "./cursor.ts";
 import { type ListQuery, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
 import { type Row, taskOf } from "./row.ts";
 import { searchPattern } from "./search.ts";
-import { type Change, created, sending } from "./sending.ts";
+import { type Change, created, sending, type Undone, type Versions } from "./sending.ts";
 import { type PageVariant, SHORT_COUNT, SHORT_PAGE } from "./statements.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
@@ -19,12 +19,6 @@ export interface Page {
 interface Listing extends Omit<ListQuery, "cursor"> {
   after: Position | undefined;
 }
-
-/** The version of a task is `updated_at`, which moves with every change. */
-export type Versions = string[] | undefined;
-
-/** Why something was not done: there is no such task, or it is there in another version. */
-export type Undone = "missing" | "changed";
 
 /** Every query of the service, each built once. Returns what makes one owner's `Tasks`. */
 export function taskStore(query: Query): (owner: UserId, signal?: AbortSignal) => Tasks {
@@ -151,37 +145,30 @@ export class Tasks {
 
   /** Changes the fields that are given, if the task has one of the versions, where any are given. */
   async change(id: number, changes: TaskChanges, versions?: Versions): Promise<Task | Undone> {
-    const { title, description, completed } = changes;
+    const { title, description, completed = null } = changes;
     return this.#change({
-      ...{ owner: this.#owner, id, toggled: false, completed: completed ?? null },
+      ...{ owner: this.#owner, id, versions, toggled: false, completed },
       title: title === undefined ? null : stripped(title),
       ...{ described: description !== undefined, description: description ?? null },
-      ...versioned(versions),
     });
   }
 
   /** Sets `completed`, or toggles it if no state is given. */
   async complete(id: number, completed: boolean | undefined, versions?: Versions): Promise<Task | Undone> {
     return this.#change({
-      ...{ owner: this.#owner, id, toggled: completed === undefined, completed: completed ?? null },
+      ...{ owner: this.#owner, id, versions, toggled: completed === undefined, completed: completed ?? null },
       ...{ title: null, described: false, description: null },
-      ...versioned(versions),
     });
   }
 
   async #change(asked: Change): Promise<Task | Undone> {
-    const row = await (asked.versions === undefined
-      ? this.#send.change(asked, this.#caller)
-      : outcome(this.#send.statements.changeIf({ ...asked }, this.#caller)));
+    const row = await this.#send.change(asked, this.#caller);
     return typeof row === "string" ? row : taskOf(row);
   }
 
   /** Undefined when it is gone. */
   async delete(id: number, versions?: Versions): Promise<Undone | undefined> {
-    const asked = { owner: this.#owner, id, ...versioned(versions) };
-    const row = await (versions === undefined
-      ? this.#send.delete(asked, this.#caller)
-      : outcome(this.#send.statements.deleteIf(asked, this.#caller)));
+    const row = await this.#send.delete({ owner: this.#owner, id, versions }, this.#caller);
     return typeof row === "string" ? row : undefined;
   }
 
@@ -195,13 +182,3 @@ export class Tasks {
 
 /** A part of the list is asked for, so that its rows don't tell how many there are. */
 const isPart = ({ after, offset, limit }: Listing) => after !== undefined || offset > 0 || limit < MAX_LIMIT;
-
-/** No row: there is no such task. A row without an id: it is there, in another version. */
-async function outcome(rows: Promise<(Row | { id: null })[]>): Promise<Row | Undone> {
-  const [row] = await rows;
-  if (row === undefined) return "missing";
-  return row.id === null ? "changed" : row;
-}
-
-/** As an array of Postgres, in its text form. */
-const versioned = (versions: Versions) => versions && { versions: `{${versions.join()}}` };

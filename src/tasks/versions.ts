@@ -2,7 +2,7 @@ import type { Context } from "elysia";
 import { ifMatch } from "../http/conditional.ts";
 import { problem } from "../http/problem.ts";
 import type { Task } from "./model.ts";
-import type { Undone, Versions } from "./store.ts";
+import type { Undone, Versions } from "./sending.ts";
 
 /** `updated_at` moves with every change, so it is the version; of one task, since the tag is its own. */
 export const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
