@@ -16,7 +16,7 @@ type Operation = { client: 0 | 1 } & (
   | { kind: "delete"; task: string; condition: Condition }
   | { kind: "get"; task: string; condition: "none" | "seen" }
   | { kind: "post"; key: string | undefined; title: string; completed: boolean }
-  | { kind: "clear"; status: "completed" | "all" }
+  | { kind: "clear"; status: "completed" | "all"; looked?: string[] }
   | { kind: "list" }
 );
 
@@ -108,8 +108,11 @@ function apply(model: Model, operation: Operation, name: string, seen: Seen): [M
       ];
     }
     case "clear": {
+      const { status, looked = [...tasks.keys()] } = operation;
       const left = new Map(
-        [...tasks].filter(([, { completed }]) => operation.status === "completed" && !completed),
+        [...tasks].filter(
+          ([task, { completed }]) => !looked.includes(task) || (status === "completed" && !completed),
+        ),
       );
       return [
         { keys, tasks: left },
@@ -159,6 +162,15 @@ function* explanations(
 ): Generator<State> {
   if (operations.length === 0) yield state;
   for (const [i, [operation, answered, name]] of operations.entries()) {
+    // It first looks at what is there. What is created before it is done stays, and a list meanwhile has all.
+    if (operation.kind === "clear" && operation.looked === undefined) {
+      const { status } = operation;
+      const looked = [...state.model.tasks].flatMap(([task, { completed }]) =>
+        status === "all" || completed ? task : [],
+      );
+      yield* explanations(operations.with(i, [{ ...operation, looked }, answered, name]), state, seen);
+      continue;
+    }
     const [model, outcome] = apply(state.model, operation, name, seen);
     const tags = agree(outcome, answered, state.tags);
     if (tags !== undefined)
