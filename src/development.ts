@@ -6,10 +6,7 @@ import { type Config, DATA_DIRECTORY, localAddress } from "./config.ts";
 /** The user of the first `curl`. */
 const DEMO_USER = "demo";
 
-/**
- * In development and without a key to check tokens by, one that is made at the first start and kept (for the owner
- * of the files only). Elsewhere the configuration as it is.
- */
+/** In development, without a key to check tokens by, adds a secret: made at the first start, kept for its owner only. */
 export function withDevelopmentSecret(config: Config): Config {
   if (config.production || config.jwt.secret || config.jwt.jwks) return config;
   return { ...config, jwt: { ...config.jwt, secret: keptSecret(resolve(DATA_DIRECTORY)) } };

@@ -53,7 +53,7 @@ export const health = (db: Probed, phase: () => Phase) =>
           operationId: "getReadiness",
           summary: "Can it take requests? (readiness probe)",
           description:
-            "The database answers within a second, the table is there, and the process is not shutting down. A 503 says which of them it is.",
+            "The database answers within a second, the table is there, and the process is neither starting nor shutting down. A 503 says which of them it is.",
         },
       },
     );

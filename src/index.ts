@@ -13,7 +13,7 @@ interface Command {
 /** Each loads what it needs when it runs: a health check every few seconds should cost little. */
 const commands: Record<string, Command> = {
   serve: {
-    does: "Run the service until SIGTERM or Ctrl-C. The same without a word.",
+    does: "Run the service until SIGTERM or Ctrl-C. The default.",
     async run() {
       const { serve } = await import("./serve.ts");
       await serve(await settings());

@@ -5,8 +5,8 @@ import type { Query } from "./db/database.ts";
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /**
- * Counts what the service does, for `/metrics` in Prometheus's text format. Made with `METRICS=True` only: what
- * counts has `metrics?.…`, and the library is not loaded otherwise. A label is one of a few words of ours, such as a
+ * Counts what the service does, for `/metrics` in Prometheus's text format. Made with `METRICS=True` only: callers
+ * write `metrics?.…`, and the library is not loaded otherwise. A label is one of a few words of ours, such as a
  * route's template, since each combination is kept for ever.
  */
 export function createMetrics() {
@@ -66,7 +66,7 @@ export function createMetrics() {
         }
       },
 
-    /** Something that is read when it is asked for. */
+    /** A value that is read at each scrape. */
     gauge(name: string, help: string, read: () => number) {
       const gauge: Gauge = new Gauge({ name, help, registers, collect: () => gauge.set(read()) });
     },

@@ -95,7 +95,7 @@ async function untilThere(work: () => Promise<void>, log: Logger): Promise<void>
 async function drain(server: Server<unknown>, arriving: () => number, signal: NodeJS.Signals) {
   const began = performance.now();
   const passed = () => performance.now() - began;
-  // Ctrl-C is a person's, who waits for nothing else.
+  // A person at Ctrl-C has no load balancer to wait for.
   if (signal !== "SIGINT") await Bun.sleep(LINGER_MS);
   await Promise.race([server.stop(), Bun.sleep(WHOLE_BY_MS - passed())]);
   while (server.pendingRequests > arriving() && passed() < ANSWERED_BY_MS) await Bun.sleep(20);

@@ -35,11 +35,11 @@ const refuse = (reason: string, detail?: string): Refusal => ({ reason, detail }
 type Verify = (token: string, options: JWTVerifyOptions) => Promise<JWTPayload | false>;
 
 /**
- * Decides whether a token is one of ours: the configured algorithm and no other, `exp` present and not too far ahead,
+ * Decides whether a token is one of ours: `JWT_ALGORITHM` or a published key's, `exp` present and not too far ahead,
  * `nbf` and `iat` not in the future, a `sub`, strict base64url. The signature comes last, since it costs most.
  *
  * A token that passed is remembered by its SHA-256, so that neither its text nor its length (up to 16 KiB) stays in
- * memory: checking a signature costs 18 µs, finding it here less than 1.
+ * memory.
  */
 export function tokenVerifier(settings: Config["jwt"]) {
   const sessions = new Map<string, Session>();

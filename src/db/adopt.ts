@@ -136,7 +136,7 @@ async function makeWay(ask: Ask, { oid }: Table): Promise<void> {
   for (const { statement } of renaming) await ask(sql.raw(statement));
 }
 
-/** The table to adopt: the one that was asked for, or the only one that hasn't been, or one that has. */
+/** The table that was asked for; else the only one not yet adopted; else one that has been. */
 async function choose(ask: Ask, from = ""): Promise<Table> {
   const found = await tablesNamed(ask, from ? [from] : USUAL_NAMES);
   const [one, another] = found.filter(isOpen);

@@ -31,7 +31,7 @@ interface Kind<Asked, Answer> {
 
 /**
  * Sends a request's statement at once if none of its kind is under way. What arrives meanwhile goes together, as one
- * statement, when that one is done or sixteen wait. So a busy server pays for one commit instead of dozens, and an idle
+ * statement, when that one is done, sixteen wait, or 50 ms have passed. So a busy server pays for one commit instead of dozens, and an idle
  * one waits for nothing. No request fails because of another: if a statement is refused as a whole, or leaves members
  * unanswered, those are sent singly.
  */
@@ -85,7 +85,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
 
   async function send(members: One[]) {
     const one = { at: performance.now() };
-    // While one waits for a locked row, the next may be about one as well: then it is left out, and holds up nobody.
+    // Only with nothing else under way may one wait for a locked row. A batch skips locked rows.
     const straight = members.length === 1 && sent.size === 0;
     sent.add(one);
     for (const { asked } of members) if (row) busyRows.add(row(asked));

@@ -29,7 +29,7 @@ export type Query = <Row>(statement: Statement, values: unknown[], caller?: Call
 
 /** A Postgres, whichever driver reaches it. */
 export interface Database {
-  /** Builds statements; migrates and adopts, over a connection of its own without a time limit. */
+  /** Migrates and adopts: on a server over a connection of its own, with no time limit of ours. */
   readonly orm: PgDatabase<PgQueryResultHKT>;
   readonly query: Query;
   /** When a statement was last answered, in `performance.now()`. */
@@ -44,7 +44,7 @@ export interface Database {
 
 /** How long a request may take, in milliseconds, whatever is tried again inside it. */
 export const REQUEST_TIMEOUT_MS = 10_000;
-/** How long before its deadline a request's statement must have been sent, in milliseconds. */
+/** How long an answer may take, in milliseconds: nothing is sent later than this before its deadline. */
 export const ANSWER_TIMEOUT_MS = 6_000;
 /** How long connecting may take, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 3_000;

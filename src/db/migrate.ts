@@ -31,13 +31,13 @@ export async function lockMigrations(transaction: Transaction): Promise<void> {
 }
 
 /**
- * What this service's tables are named in the schema that the connection looks at first, and of which migrations the
- * journal there knows. The journal is our own: Drizzle's looks at its newest row only, whoever wrote it, so that two
+ * The journal is our own, in the schema that the connection looks at first: Drizzle's looks at its newest row only, whoever wrote it, so that two
  * projects on one database hide each other's migrations.
  */
 const JOURNAL = "tasks_api_migrations";
 const SHARED_JOURNAL = "drizzle.__drizzle_migrations";
 
+/** What there is in the schema that the connection looks at first. */
 interface Found {
   encoding: string;
   schema: string | null;

@@ -23,7 +23,7 @@ export interface Connection {
 export interface Session {
   /** Start-up parameters are obeyed. Behind a pooler they are refused or dropped. */
   parameters: boolean;
-  /** Statements may be prepared under a name. A pooler may give the name to another client's server connection. */
+  /** Statements may be prepared under a name. Behind a pooler that name may be another client's. */
   named: boolean;
 }
 
@@ -112,7 +112,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
         });
         return await run(await turns.take(statement, caller), known, statement, values, caller);
       } catch (error) {
-        // No connection that was opened before is used again. (Those of a later probe are not what failed here.)
+        // A new probe, so that all connections are replaced. (Unless a later one has begun.)
         if (isStale(error) && session === mine) session = undefined;
         const again = isConflict(error)
           ? attempt < CONFLICT_RETRIES
@@ -207,5 +207,5 @@ const CANCELLED = "57014";
 
 const PROBE: Statement = { name: "probe", text: "select current_setting('statement_timeout') as \"limit\"" };
 
-/** The service itself asks. */
+/** Who asks when the service itself does. */
 const NOBODY = (): Caller => ({ owner: "", deadline: performance.now() + REQUEST_TIMEOUT_MS });

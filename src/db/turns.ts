@@ -22,7 +22,7 @@ export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline 
  *
  * Short statements go first. Slow ones take turns: over at most half of the slots, two for each owner, owner by owner.
  * So one user's long lists make that user wait and nobody else. A short one may wait for rows that are locked, so an
- * owner's run over at most a quarter; what goes together for many owners waits for no row. What can't be answered in
+ * owner's run over at most a quarter. What goes together waits for no row, and counts for no owner. What can't be answered in
  * time is refused unsent.
  */
 export function createTurns<Slot>(slots: readonly Slot[]) {
@@ -73,7 +73,7 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
   };
 }
 
-/** Whether nothing is to be sent for it any more. Then it has been told. */
+/** Refuses it if its client hung up or its time is over. Returns whether it did. */
 function isPointless<Slot>({ caller, reject }: Turn<Slot>): boolean {
   if (caller.signal?.aborted) reject(new HungUp());
   else if (isOverdue(caller)) reject(new Overloaded());
@@ -104,7 +104,7 @@ function createLane<Slot>(most: number, ofOne: number) {
         if (owner !== "" && (running.get(owner) ?? 0) >= ofOne) continue;
         const turn = turns.shift();
         waits--;
-        // Behind all others, if more of theirs wait.
+        // An owner with more waiting goes to the back.
         waiting.delete(owner);
         if (turns.length > 0) waiting.set(owner, turns);
         return turn;

@@ -150,7 +150,7 @@ export async function describe(routes: AnyElysia): Promise<OpenApi> {
 function corrected({ operationId, parameters, requestBody, responses, ...rest }: Operation): object {
   const [body] = Object.values(requestBody?.content ?? {});
   const signedIn = "401" in responses;
-  // Nothing is wrong with a probe but its HTTP; linters want to be told.
+  // Linters want a 4XX everywhere; a probe's is for broken HTTP.
   const answers = signedIn ? responses : { ...responses, "4XX": {} };
   return {
     operationId,

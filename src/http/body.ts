@@ -8,7 +8,7 @@ export const BODY_LIMIT = 64 * 1024;
 const ARRIVAL_TIMEOUT_MS = 30_000;
 
 /**
- * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if it is not JSON, 400 if it is malformed,
+ * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if its headers don't say plain JSON, 400 if it is malformed,
  * 408 if it takes more than 30 s to arrive. `store.arriving` is the number of those that are on their way.
  *
  * A `derive`, like `auth`, and registered after it, so that the caller is known before the body is touched.

@@ -39,7 +39,7 @@ type Answer = Pick<Context, "set">;
 
 interface More {
   errors?: Violation[];
-  /** After how many seconds to try again: 5 for a 503 unless it says otherwise; null where that could do it twice. */
+  /** After how many seconds to try again: 5 for a 503 unless it says otherwise; null if it may have been done. */
   retryAfter?: number | null;
 }
 
@@ -111,11 +111,7 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
         );
         return outcomeUnknown
           ? problemBody({ set }, 503, MAYBE_DONE, { retryAfter: null })
-          : problemBody(
-              { set },
-              503,
-              "The service can't reach its database just now: try again in a few seconds",
-            );
+          : problemBody({ set }, 503, error instanceof Overloaded ? OVERLOADED : NO_ANSWER);
       }
       log.error({ ...line, stack: placesOf(error) }, "a request failed");
       return problemBody({ set }, 500, "Something went wrong on our side");
@@ -125,6 +121,8 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
 const pathOf = (url: string) => /^(?:https?:\/\/[^/?]*)?([^?]*)/.exec(url)?.[1] ?? "";
 
 const NO_DATABASE = "the database did not answer";
+const NO_ANSWER = "The service can't reach its database just now: try again in a few seconds";
+const OVERLOADED = "The service has too much to do: try again in a few seconds";
 const MAYBE_DONE =
   "The service lost its database while it did this: look whether it was done before you send it again";
 

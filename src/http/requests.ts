@@ -30,7 +30,7 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? ""))
         set.headers.connection = "close";
     })
-    // For those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
+    // Again, for those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
     .onAfterHandle({ as: "global" }, ({ set, store }) => {
       if (store.stopping) set.headers.connection = "close";
     })

@@ -131,7 +131,7 @@ const skipped = (meaning: string) =>
       minimum: 0,
       maximum: 10_000,
       deprecated: true,
-      description: `${meaning} For compatibility: \`cursor\` neither skips nor repeats a task, and is as fast on every page.`,
+      description: `${meaning} For compatibility: \`cursor\` skips and repeats no task that isn't changed meanwhile, and is as fast on every page.`,
     }),
   );
 

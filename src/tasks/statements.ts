@@ -14,7 +14,7 @@ const owner = eq(tasks.user_id, given("owner"));
 /** What many ask for at once comes as one JSON text: any driver carries it, and no pooler minds. */
 const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
 
-/** Two changes within a millisecond still differ. It moves with every change, so it is the task's version. */
+/** Two changes within a millisecond still differ. */
 const touched = sql`updated_at = greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
 
 const isAsked = sql`${tasks.id} = asked.id and ${tasks.user_id} = asked.owner`;
@@ -145,7 +145,7 @@ export function statements(send: Query) {
       { writes: true },
     ),
 
-    // The keys of more than a day ago: this one, and a few of anybody's. Not marked as a write: twice is as good as once.
+    // Deletes this key if it is over a day old, and up to 20 others. Not marked as a write: repeating it is harmless.
     forgetKeys: statement(
       "forget_keys",
       sql`delete from ${idempotency_keys} where ctid = any(array(

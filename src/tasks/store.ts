@@ -20,7 +20,7 @@ interface Listing extends Omit<ListQuery, "cursor"> {
   after: Position | undefined;
 }
 
-/** Every query of the service, each built once. Returns what makes one owner's `Tasks`. */
+/** Returns what makes one owner's `Tasks`. */
 export function taskStore(query: Query): (owner: UserId, signal?: AbortSignal) => Tasks {
   const send = sending(query);
   return (owner, signal) => new Tasks(owner, signal, send);
@@ -166,7 +166,7 @@ export class Tasks {
     return typeof row === "string" ? row : taskOf(row);
   }
 
-  /** Undefined when it is gone. */
+  /** Undefined when it has been deleted. */
   async delete(id: number, versions?: Versions): Promise<Undone | undefined> {
     const row = await this.#send.delete({ owner: this.#owner, id, versions }, this.#caller);
     return typeof row === "string" ? row : undefined;

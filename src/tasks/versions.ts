@@ -4,7 +4,7 @@ import { problem } from "../http/problem.ts";
 import type { Task } from "./model.ts";
 import type { Undone, Versions } from "./sending.ts";
 
-/** `updated_at` moves with every change, so it is the version; of one task, since the tag is its own. */
+/** A task's version is `updated_at`, which moves with every change. */
 export const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
 
 /** Gives the answer the task's tag. */
