@@ -10,39 +10,7 @@ export type DatabaseSettings =
   | { driver: "embedded"; directory: string | undefined }
   | ({ driver: "neon" | "postgres" } & Server);
 
-export interface Config {
-  environment: string;
-  /** Everything but development and test: nothing is made up, and nothing that opens a door is printed. */
-  production: boolean;
-  host: string;
-  port: number;
-  logLevel: LogLevel;
-  corsOrigins: string[];
-  /** Whether long answers are compressed, or that is left to a proxy. */
-  compression: boolean;
-  /** Requests a second of one user, on average; 0 for no limit. */
-  rateLimit: number;
-  /** Whether `/metrics` is there. */
-  metrics: boolean;
-  database: DatabaseSettings;
-  pool: { size: number; overflow: number; prePing: boolean; recycleSeconds: number };
-  /** `host:port` of a WebSocket proxy for Neon's driver. */
-  neonProxy: string | undefined;
-  /** Whether `serve` brings the schema up to date, or leaves that to the `migrate` command. */
-  migrateOnStart: boolean;
-  jwt: {
-    algorithm: Algorithm;
-    /** Undefined where only a JWKS is configured and, in development, until one has been made. */
-    secret: string | undefined;
-    /** What a token signed with the secret must name, if anything. */
-    issuer: string | undefined;
-    audience: string | undefined;
-    /** Where Better Auth publishes its public keys, and what a token signed with one of them must name. */
-    jwks: { url: URL; issuer: string; audience: string } | undefined;
-    /** The furthest ahead that a token may expire, and the lifetime of those made by the `token` command. */
-    maxLifetimeSeconds: number;
-  };
-}
+export type Config = ReturnType<typeof loadConfig>;
 
 /** Where this machine reaches the service. */
 export const localAddress = ({ host, port }: Pick<Config, "host" | "port">) =>
@@ -72,7 +40,7 @@ type ReadFile = (path: string) => string;
 export function loadConfig(
   environment: Environment,
   readFile: ReadFile = (path) => readFileSync(path, "utf8"),
-): Config {
+) {
   const mistakes: string[] = [];
   const settings = reader(environment, readFile, mistakes);
 
@@ -89,15 +57,19 @@ export function loadConfig(
 
   const neonProxy = settings.hostAndPort("NEON_WSPROXY");
 
-  const config: Config = {
+  const config = {
     environment: name,
+    /** Everything but development and test: nothing is made up, and nothing that opens a door is printed. */
     production,
     host: settings.text("HOST") ?? "0.0.0.0",
     port: settings.integer("PORT", 8000, 0, 65_535),
     logLevel: settings.choice("LOG_LEVEL", LOG_LEVELS, "INFO"),
     corsOrigins: settings.origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000", production),
+    /** Requests a second of one user, on average; 0 for no limit. */
     rateLimit: settings.rate("RATE_LIMIT", 50),
+    /** Whether long answers are compressed, or that is left to a proxy. */
     compression: settings.boolean("COMPRESSION", true),
+    /** Whether `/metrics` is there. */
     metrics: settings.boolean("METRICS", false),
     database: settings.database("DATABASE_URL", production, neonProxy !== undefined),
     pool: {
@@ -106,18 +78,24 @@ export function loadConfig(
       prePing: settings.boolean("DB_POOL_PRE_PING", true),
       recycleSeconds: settings.integer("DB_POOL_RECYCLE", 300, 1, 86_400),
     },
+    /** `host:port` of a WebSocket proxy for Neon's driver. */
     neonProxy,
+    /** Whether `serve` brings the schema up to date, or leaves that to the `migrate` command. */
     migrateOnStart: settings.boolean("DB_MIGRATE_ON_START", true),
     jwt: {
       algorithm,
+      /** Undefined where only a JWKS is configured and, in development, until one has been made. */
       secret,
+      /** What a token signed with the secret must name, if anything. */
       issuer,
       audience,
+      /** Where Better Auth publishes its public keys, and what a token signed with one of them must name. */
       jwks: jwksUrl && {
         url: jwksUrl,
         issuer: issuer ?? jwksUrl.origin,
         audience: audience ?? jwksUrl.origin,
       },
+      /** The furthest ahead that a token may expire, and the lifetime of those made by the `token` command. */
       maxLifetimeSeconds: settings.integer("JWT_EXPIRATION_DELTA", 604_800, 1, 10 * 365 * 86_400),
     },
   };
@@ -128,6 +106,19 @@ export function loadConfig(
 /** Reads one setting at a time. A mistake is noted, and something of the right type returned in its place. */
 function reader(environment: Environment, readFile: ReadFile, mistakes: string[]) {
   const text = (name: string) => environment[name]?.trim() || undefined;
+
+  /** What `parse` finds in the setting, which must be `right`. The fallback without it, or if there is nothing to find. */
+  function read<Value>(
+    name: string,
+    fallback: Value,
+    right: string,
+    parse: (text: string) => Value | undefined,
+  ): Value {
+    const given = text(name);
+    const value = given === undefined ? fallback : parse(given);
+    if (given !== undefined && value === undefined) mistakes.push(`${name} must be ${right}`);
+    return value ?? fallback;
+  }
 
   const settings = {
     text,
@@ -150,53 +141,37 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
       }
     },
 
-    integer(name: string, fallback: number, least: number, most: number): number {
-      const value = text(name);
-      if (value === undefined) return fallback;
-      if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
-      mistakes.push(`${name} must be a whole number from ${least} to ${most}`);
-      return fallback;
-    },
+    integer: (name: string, fallback: number, least: number, most: number) =>
+      read(name, fallback, `a whole number from ${least} to ${most}`, (value) =>
+        /^\d+$/.test(value) && Number(value) >= least && Number(value) <= most ? Number(value) : undefined,
+      ),
 
-    rate(name: string, fallback: number): number {
-      const value = text(name);
-      if (value === undefined) return fallback;
-      const rate = /^(?:(\d{1,6})\/s|0)$/.exec(value);
-      if (rate === null)
-        mistakes.push(`${name} must be requests a second, such as ${fallback}/s, or 0 for no limit`);
-      return Number(rate?.[1] ?? 0);
-    },
+    rate: (name: string, fallback: number) =>
+      read(name, fallback, `requests a second, such as ${fallback}/s, or 0 for no limit`, (value) => {
+        const rate = /^(?:(\d{1,6})\/s|0)$/.exec(value);
+        return rate ? Number(rate[1] ?? 0) : undefined;
+      }),
 
-    boolean(name: string, fallback: boolean): boolean {
-      const value = text(name)?.toLowerCase();
-      if (value === undefined) return fallback;
-      if (["true", "1", "yes", "on"].includes(value)) return true;
-      if (!["false", "0", "no", "off"].includes(value)) mistakes.push(`${name} must be True or False`);
-      return false;
-    },
+    boolean: (name: string, fallback: boolean) =>
+      read(name, fallback, "True or False", (value) =>
+        /^(true|1|yes|on)$/i.test(value) ? true : /^(false|0|no|off)$/i.test(value) ? false : undefined,
+      ),
 
-    choice<const Choice extends string>(name: string, choices: readonly Choice[], fallback: Choice): Choice {
-      const value = text(name)?.toLowerCase();
-      const choice = choices.find((choice) => choice.toLowerCase() === value);
-      if (value !== undefined && choice === undefined)
-        mistakes.push(`${name} must be one of ${choices.join(", ")}`);
-      return choice ?? fallback;
-    },
+    choice: <const Choice extends string>(name: string, choices: readonly Choice[], fallback: Choice) =>
+      read(name, fallback, `one of ${choices.join(", ")}`, (value) =>
+        choices.find((choice) => choice.toLowerCase() === value.toLowerCase()),
+      ),
 
-    url(name: string): URL | undefined {
-      const value = text(name);
-      if (value === undefined) return undefined;
-      if (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)) return new URL(value);
-      mistakes.push(`${name} must be a URL that begins with https:// or http://`);
-      return undefined;
-    },
+    url: (name: string) =>
+      read<URL | undefined>(name, undefined, "a URL that begins with https:// or http://", (value) => {
+        const url = URL.parse(value);
+        return url && /^https?:$/.test(url.protocol) ? url : undefined;
+      }),
 
-    hostAndPort(name: string): string | undefined {
-      const value = text(name);
-      if (value !== undefined && !/^[\w.-]+:\d{1,5}$/.test(value))
-        mistakes.push(`${name} must be host:port, such as 127.0.0.1:5488`);
-      return value;
-    },
+    hostAndPort: (name: string) =>
+      read<string | undefined>(name, undefined, "host:port, such as 127.0.0.1:5488", (value) =>
+        /^[\w.-]+:\d{1,5}$/.test(value) ? value : undefined,
+      ),
 
     origins(name: string, fallback: string, production: boolean): string[] {
       const { origins, mistakes: found } = parseOrigins(text(name) ?? fallback);

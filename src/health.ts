@@ -11,9 +11,8 @@ const HEALTHY = { status: "healthy" as const };
 /** Starting until the schema is there; stopping from the signal on. */
 export type Phase = "starting" | "serving" | "stopping";
 
-const NOT_READY: Record<Phase, string | undefined> = {
+const NOT_READY: Partial<Record<Phase, string>> = {
   starting: "The service is starting",
-  serving: undefined,
   stopping: "The service is shutting down",
 };
 

@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import { version } from "../package.json";
 import { loadConfig, localAddress } from "./config.ts";
+import type { Database } from "./db/database.ts";
 
 interface Command {
   /** Its argument, or its options. */
@@ -23,28 +24,18 @@ const commands: Record<string, Command> = {
 
   migrate: {
     does: "Bring the database's schema up to date. `serve` does so too, when it starts.",
-    async run() {
-      const [{ connect }, { migrate }] = await Promise.all([
-        import("./db/connect.ts"),
-        import("./db/migrate.ts"),
-      ]);
-      const db = await connect(await settings());
-      await migrate(db).finally(() => db.close());
-      return `The schema is up to date: ${db.label}`;
-    },
+    run: () =>
+      withDatabase(async (db) => {
+        await (await import("./db/migrate.ts")).migrate(db);
+        return `The schema is up to date: ${db.label}`;
+      }),
   },
 
   adopt: {
     takes: "[--from NAME] [--dry-run]",
     does: "Take over the tasks of a FastAPI app in the same database. Its table is kept.",
-    async run(_, { from, dryRun }) {
-      const [{ connect }, { adopt }] = await Promise.all([
-        import("./db/connect.ts"),
-        import("./db/adopt.ts"),
-      ]);
-      const db = await connect(await settings());
-      return adopt(db, from, dryRun).finally(() => db.close());
-    },
+    run: (_, { from, dryRun }) =>
+      withDatabase(async (db) => (await import("./db/adopt.ts")).adopt(db, from, dryRun)),
   },
 
   token: {
@@ -112,6 +103,12 @@ class UsageError extends Error {}
 async function settings() {
   const { withDevelopmentSecret } = await import("./development.ts");
   return withDevelopmentSecret(loadConfig(process.env));
+}
+
+async function withDatabase(work: (db: Database) => Promise<string>): Promise<string> {
+  const { connect } = await import("./db/connect.ts");
+  const db = await connect(await settings());
+  return work(db).finally(() => db.close());
 }
 
 async function main(args: string[]): Promise<string> {

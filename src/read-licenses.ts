@@ -6,27 +6,8 @@ type Manifest = { name: string; version: string; license?: string } & Partial<
   Record<"dependencies" | "peerDependencies" | "peerDependenciesMeta", Names>
 >;
 
-/** What is in the program and in no package of its own. */
-const EMBEDDED = `Bun ${Bun.version} (MIT), with JavaScriptCore (LGPL-2.1) and the other libraries that it links:
-https://bun.com/docs/project/license
-
-PostgreSQL 18, inside @electric-sql/pglite (PostgreSQL License)
-
-Portions Copyright (c) 1996-2025, PostgreSQL Global Development Group
-Portions Copyright (c) 1994, The Regents of the University of California
-
-Permission to use, copy, modify, and distribute this software and its documentation for any purpose, without fee, and
-without a written agreement is hereby granted, provided that the above copyright notice and this paragraph and the
-following two paragraphs appear in all copies.
-
-IN NO EVENT SHALL THE UNIVERSITY OF CALIFORNIA BE LIABLE TO ANY PARTY FOR DIRECT, INDIRECT, SPECIAL, INCIDENTAL, OR
-CONSEQUENTIAL DAMAGES, INCLUDING LOST PROFITS, ARISING OUT OF THE USE OF THIS SOFTWARE AND ITS DOCUMENTATION, EVEN IF
-THE UNIVERSITY OF CALIFORNIA HAS BEEN ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
-
-THE UNIVERSITY OF CALIFORNIA SPECIFICALLY DISCLAIMS ANY WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
-WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE. THE SOFTWARE PROVIDED HEREUNDER IS ON AN "AS IS"
-BASIS, AND THE UNIVERSITY OF CALIFORNIA HAS NO OBLIGATIONS TO PROVIDE MAINTENANCE, SUPPORT, UPDATES, ENHANCEMENTS, OR
-MODIFICATIONS.`;
+const BUN = `Bun ${Bun.version} (MIT), with JavaScriptCore (LGPL-2.1) and the other libraries that it links:
+https://bun.com/docs/project/license`;
 
 /**
  * The licences of all that the program holds: Bun, PostgreSQL, and each package that package.json's `dependencies`
@@ -50,7 +31,8 @@ export function readLicenses(): string {
   };
   visit(root);
   const [, ...packages] = [...found].map(([heading, text]) => `${heading}\n\n${text}`);
-  return [EMBEDDED, ...packages.toSorted()].join(`\n\n${"-".repeat(80)}\n\n`);
+  const postgresql = readFileSync(join(import.meta.dir, "postgresql-license.txt"), "utf8").trim();
+  return [BUN, postgresql, ...packages.toSorted()].join(`\n\n${"-".repeat(80)}\n\n`);
 }
 
 /** Where a package finds another: in its own node_modules, or the nearest above. */

@@ -1,10 +1,12 @@
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { atEnd } from "./harness.ts";
 import { folder } from "./programs.ts";
 
 /** A front end's own Drizzle project: one table, and the migration that drizzle-kit has generated for it. */
 export function frontEndProject({ when = Date.now(), table = "front_end_posts" } = {}): string {
   const directory = folder("front-end");
+  atEnd(() => rmSync(directory, { recursive: true }));
   const schema = join(directory, "schema.ts");
   writeFileSync(
     schema,
@@ -33,6 +35,7 @@ export function frontEndProject({ when = Date.now(), table = "front_end_posts" }
 /** The migrations of this service's first version, as a folder of Drizzle's: it kept them in Drizzle's own journal. */
 export function firstVersion(): string {
   const directory = folder("first-version");
+  atEnd(() => rmSync(directory, { recursive: true }));
   cpSync("drizzle", directory, { recursive: true });
   const journal = join(directory, "meta", "_journal.json");
   const content = JSON.parse(readFileSync(journal, "utf8"));

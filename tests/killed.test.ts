@@ -10,7 +10,7 @@ import { relay } from "./relay.ts";
 // A service is killed and started again and again.
 setDefaultTimeout(240_000);
 
-const directory = join(mkdtempSync(join(tmpdir(), "tasks-api-killed-")), "data");
+const directory = mkdtempSync(join(tmpdir(), "tasks-api-killed-"));
 
 const DATABASES = [
   ["an embedded database", { settings: { DATABASE_URL: `pglite://${directory}` }, kills: 2, each: 10 }],

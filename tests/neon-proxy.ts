@@ -55,6 +55,8 @@ export function neonProxy() {
       },
     },
   });
+  // What started it may end with it open.
+  server.unref();
   return {
     address: `127.0.0.1:${server.port}`,
     /** Cuts every connection, as a network does. */

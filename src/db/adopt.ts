@@ -2,7 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import { DrizzleQueryError } from "drizzle-orm/errors";
 import type { Database } from "./database.ts";
 import { causeOf } from "./errors.ts";
-import { applyMissing, lockMigrations, type Transaction } from "./migrate.ts";
+import { type Ask, applyMissing, inTransaction, lockMigrations } from "./migrate.ts";
 import { tasks } from "./schema.ts";
 
 interface Table {
@@ -27,16 +27,13 @@ const SPACES =
   "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
 
 /** A sentence about a FastAPI app's table whose tasks were never taken over. A hint only: it never fails. */
-export const findOldTable = async ({ orm }: Database): Promise<string | undefined> => {
-  const look = async (transaction: Transaction) => {
-    const ask = asker(transaction);
+export const findOldTable = (db: Database): Promise<string | undefined> =>
+  inTransaction(db, async (ask) => {
     for (const { name } of (await tablesNamed(ask, USUAL_NAMES)).filter(isOpen))
       if ((await ask(sql`select 1 as row from ${sql.raw(name)} limit 1`)).length > 0)
         return `The table ${name} has a FastAPI app's tasks, which are not among this service's: \`tasks-api adopt --dry-run\` shows what moving them over would do`;
     return undefined;
-  };
-  return orm.transaction(look).catch(() => undefined);
-};
+  }).catch(() => undefined);
 
 /**
  * Takes over the tasks of a FastAPI app in one transaction. The table that SQLModel made is kept, and marked; its rows
@@ -45,15 +42,15 @@ export const findOldTable = async ({ orm }: Database): Promise<string | undefine
  * @param from the table, where it has none of the usual names.
  * @returns what has been done (or with `dryRun` would be), for people.
  */
-export async function adopt({ orm }: Database, from: string | undefined, dryRun: boolean): Promise<string> {
+export async function adopt(db: Database, from: string | undefined, dryRun: boolean): Promise<string> {
   try {
-    return await orm.transaction(async (transaction) => {
+    return await inTransaction(db, async (ask) => {
       // Whatever the database's default is: what was committed while this waited for a lock must be seen.
-      await transaction.execute(sql`set transaction isolation level read committed`);
+      await ask("set transaction isolation level read committed");
       // Then a policy that hides rows is an error.
-      await transaction.execute(sql`set local row_security = off`);
-      await lockMigrations(transaction);
-      return takeOver(transaction, from, dryRun);
+      await ask("set local row_security = off");
+      await lockMigrations(ask);
+      return takeOver(ask, from, dryRun);
     });
   } catch (error) {
     if (!(error instanceof DrizzleQueryError)) throw error;
@@ -63,15 +60,14 @@ export async function adopt({ orm }: Database, from: string | undefined, dryRun:
   }
 }
 
-async function takeOver(transaction: Transaction, from: string | undefined, dryRun: boolean) {
-  const ask = asker(transaction);
+async function takeOver(ask: Ask, from: string | undefined, dryRun: boolean) {
   const table = await choose(ask, from);
   const hasOurs = (await tablesNamed(ask, ["tasks"])).some(isOurs);
   const [, adoptedTo, leftThen] = (hasOurs && MARK.exec(table.comment)) || [];
   if (!dryRun) {
     await ask(sql`lock table ${sql.raw(table.name)} in share row exclusive mode`);
     if (table.isTasks) await makeWay(ask, table);
-    await applyMissing(transaction);
+    await applyMissing(ask);
     await ask(sql`lock table tasks in share row exclusive mode`);
   }
   const [{ name } = table] = await ask<Table>(sql`select ${table.oid}::oid::regclass::text as name`);
@@ -196,14 +192,4 @@ async function tablesNamed(ask: Ask, names: string[]): Promise<Table[]> {
     from unnest(string_to_array(${names.join("\n")}, E'\\n')) with ordinality as n (named, place)
     join pg_class on oid = to_regclass(named) where relkind in ('r', 'p') order by place`);
   return found.map((table) => ({ ...table, types: JSON.parse(table.types) }));
-}
-
-type Ask = <Row>(query: SQL) => Promise<Row[]>;
-
-/** Sends a query in the transaction; the rows. (Bun's driver gives them bare.) */
-function asker(transaction: Transaction): Ask {
-  return async <Row>(query: SQL): Promise<Row[]> => {
-    const result: unknown = await transaction.execute(query);
-    return Array.isArray(result) ? result : (result as { rows: Row[] }).rows;
-  };
 }

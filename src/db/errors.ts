@@ -13,16 +13,10 @@ export class Overloaded extends Error {
 }
 
 /** The statement was not sent, since its owner has too many waiting. */
-export class TooManyWaiting extends Error {
-  override readonly name = "TooManyWaiting";
-  readonly code = "TOO_MANY_WAITING";
-}
+export class TooManyWaiting extends Error {}
 
 /** The client hung up. Nobody waits for an answer. */
-export class HungUp extends Error {
-  override readonly name = "HungUp";
-  readonly code = "HUNG_UP";
-}
+export class HungUp extends Error {}
 
 /** The connection was lost while something was changed: it may have been done. `cause` has the loss. */
 export class OutcomeUnknown extends Error {}

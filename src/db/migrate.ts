@@ -1,11 +1,25 @@
-import { getTableName, sql } from "drizzle-orm";
+import { getTableName, type SQL, sql } from "drizzle-orm";
 import { getTableConfig } from "drizzle-orm/pg-core";
 import type { Caller, Database } from "./database.ts";
 import { causeOf, codeOf, driverError } from "./errors.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
 import { idempotency_keys, tasks } from "./schema.ts";
 
-export type Transaction = Parameters<Parameters<Database["orm"]["transaction"]>[0]>[0];
+/** Sends a query in a transaction; the rows. */
+export type Ask = <Row>(query: SQL | string) => Promise<Row[]>;
+
+/** All that the work asks for is done, or nothing. */
+export const inTransaction = <Result>(
+  { orm }: Pick<Database, "orm">,
+  work: (ask: Ask) => Promise<Result>,
+): Promise<Result> =>
+  orm.transaction((transaction) =>
+    work(async <Row>(query: SQL | string): Promise<Row[]> => {
+      const result: unknown = await transaction.execute(query);
+      // Bun's driver gives them bare.
+      return Array.isArray(result) ? result : (result as { rows: Row[] }).rows;
+    }),
+  );
 
 /** The database can't be used as it is. The message says why, and what would be right. */
 export class SchemaError extends Error {}
@@ -24,10 +38,10 @@ export async function ping({ query }: Pick<Database, "query">, caller?: Caller):
 const MIGRATION_LOCK = "7461736275";
 
 /** Takes turns with the migrations of other processes until the transaction ends, and lifts the limits on its time. */
-export async function lockMigrations(transaction: Transaction): Promise<void> {
-  await transaction.execute("set local statement_timeout = 0");
-  await transaction.execute("set local lock_timeout = 0");
-  await transaction.execute(`select pg_advisory_xact_lock(${MIGRATION_LOCK})`);
+export async function lockMigrations(ask: Ask): Promise<void> {
+  await ask("set local statement_timeout = 0");
+  await ask("set local lock_timeout = 0");
+  await ask(`select pg_advisory_xact_lock(${MIGRATION_LOCK})`);
 }
 
 /**
@@ -56,7 +70,7 @@ async function look({ query }: Pick<Database, "query">): Promise<Found> {
         (select case when has_table_privilege(c.oid, 'select') then c.oid::regclass::text end from pg_class c
           where c.relnamespace = n.oid and c.relname = '${JOURNAL}') as journal,
         array(select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
-          where c.relnamespace = n.oid and c.relname in (${TABLES.map((table) => `'${getTableName(table)}'`).join()})
+          where c.relnamespace = n.oid and c.relname in (${TABLES.map(({ name }) => `'${name}'`).join()})
           and a.attnum > 0 and not a.attisdropped)::text[] as columns
         from (select 1) as one left join pg_namespace n on n.nspname = current_schema()`,
     },
@@ -69,11 +83,9 @@ async function look({ query }: Pick<Database, "query">): Promise<Found> {
   return { ...rest, applied: rows ? rows.map(({ hash }) => hash) : undefined };
 }
 
-const TABLES = [tasks, idempotency_keys];
+const TABLES = [tasks, idempotency_keys].map((table) => getTableConfig(table));
 
-const COLUMNS = TABLES.flatMap((table) =>
-  getTableConfig(table).columns.map(({ name }) => `${getTableName(table)}.${name}`),
-);
+const COLUMNS = TABLES.flatMap((table) => table.columns.map(({ name }) => `${table.name}.${name}`));
 
 /**
  * What the statements name and the database doesn't have, as a sentence. Undefined when all is there.
@@ -85,7 +97,7 @@ function missing({ encoding, schema, columns }: Found): string | undefined {
     throw new SchemaError(`The database's encoding is ${encoding}: it must be UTF8, to hold any text`);
   if (schema === null)
     throw new SchemaError("The connection's search_path names no schema that is there: set one on the role");
-  const gone = TABLES.map((table): string => getTableName(table)).filter(
+  const gone = TABLES.map(({ name }) => name).filter(
     (table) => !columns.some((column) => column.startsWith(`${table}.`)),
   );
   const lost = COLUMNS.filter(
@@ -118,9 +130,9 @@ export async function migrate(db: Pick<Database, "query" | "orm">): Promise<void
   // A role that may not read the journal may not migrate either. For it, it is enough that nothing is missing.
   if (missing(before) === undefined && !readMigrations().some(isNew)) return;
   try {
-    await db.orm.transaction(async (transaction) => {
-      await lockMigrations(transaction);
-      await applyMissing(transaction);
+    await inTransaction(db, async (ask) => {
+      await lockMigrations(ask);
+      await applyMissing(ask);
     });
   } catch (error) {
     const cause = driverError(error);
@@ -142,16 +154,16 @@ const ADVICE: Record<string, string> = {
 };
 
 /** Applies what is missing, inside a transaction that has taken the lock. */
-export async function applyMissing(transaction: Transaction): Promise<void> {
-  await transaction.execute(
+export async function applyMissing(ask: Ask): Promise<void> {
+  await ask(
     `create table if not exists ${JOURNAL} (hash text primary key, applied_at timestamptz not null default now())`,
   );
-  const applied = await rowsOf<{ hash: string }>(transaction, `select hash from ${JOURNAL}`);
+  const applied = await ask<{ hash: string }>(`select hash from ${JOURNAL}`);
   const known = new Set(applied.map(({ hash }) => hash));
   for (const { hash, sql: statements } of readMigrations()) {
     if (known.has(hash)) continue;
-    if (!(await takenOver(transaction, hash))) for (const one of statements) await transaction.execute(one);
-    await transaction.execute(sql`insert into ${sql.identifier(JOURNAL)} (hash) values (${hash})`);
+    if (!(await takenOver(ask, hash))) for (const one of statements) await ask(one);
+    await ask(sql`insert into ${sql.identifier(JOURNAL)} (hash) values (${hash})`);
   }
 }
 
@@ -159,25 +171,11 @@ export async function applyMissing(transaction: Transaction): Promise<void> {
  * The first version kept its row in Drizzle's shared journal, where it goes on hiding the older migrations of whoever
  * shares it: it moves.
  */
-async function takenOver(transaction: Transaction, hash: string): Promise<boolean> {
-  const [shared] = await rowsOf<{ there: boolean }>(
-    transaction,
+async function takenOver(ask: Ask, hash: string): Promise<boolean> {
+  const [shared] = await ask<{ there: boolean }>(
     `select to_regclass('${SHARED_JOURNAL}') is not null and to_regclass(format('%I.tasks', current_schema())) is not null as there`,
   );
   if (!shared?.there) return false;
-  const moved = await rowsOf(
-    transaction,
-    sql`delete from ${sql.raw(SHARED_JOURNAL)} where hash = ${hash} returning 1`,
-  );
+  const moved = await ask(sql`delete from ${sql.raw(SHARED_JOURNAL)} where hash = ${hash} returning 1`);
   return moved.length > 0;
-}
-
-/** The drivers' results differ in shape. */
-async function rowsOf<Row>(
-  transaction: Transaction,
-  query: Parameters<Transaction["execute"]>[0],
-): Promise<Row[]> {
-  const result: unknown = await transaction.execute(query);
-  const rows = Array.isArray(result) ? result : (result as { rows: unknown[] }).rows;
-  return [...rows] as Row[];
 }

@@ -135,7 +135,10 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
         cancelAt: now + STATEMENT_TIMEOUT_MS + SWEEP_MS,
         giveUpAt: Math.min(now + ANSWER_TIMEOUT_MS, caller.deadline),
         cancelled: false,
-        fail: reject,
+        fail(error) {
+          reject(error);
+          done(false, true);
+        },
       };
       running.add(one);
       const hungUp = () => {
@@ -162,10 +165,6 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
           reject(error);
         },
       );
-      one.fail = (error) => {
-        reject(error);
-        done(false, true);
-      };
     });
   }
 

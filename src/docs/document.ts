@@ -30,20 +30,18 @@ const DESCRIPTIONS: Record<string, string> = {
   503: "Not just now: the database (or the JWKS) is out of reach or too slow, or too much is under way.",
 };
 
-const header = (description: string, schema: object) => ({ description, schema });
+const header = (description: string, schema: object = { type: "string" }) => ({ description, schema });
 
-const REQUEST_ID = header("The request's id: the one it came with, or a new one.", { type: "string" });
+const REQUEST_ID = header("The request's id: the one it came with, or a new one.");
 
 const RETRY_AFTER = header("After how many seconds to try again.", { type: "integer" });
 
-const TAG = {
-  ETag: header("The version (RFC 9110): for `If-None-Match` and `If-Match`.", { type: "string" }),
-};
+const TAG = { ETag: header("The version (RFC 9110): for `If-None-Match` and `If-Match`.") };
 
 const PAGE = {
   ...TAG,
   "X-Total-Count": header("How many tasks match, on all pages.", { type: "integer", minimum: 0 }),
-  Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).', { type: "string" }),
+  Link: header('While more follow: `</api/…?cursor=…>; rel="next"` (RFC 8288).'),
 };
 
 const HEADERS: Record<string, Record<string, object>> = {
@@ -55,19 +53,17 @@ const HEADERS: Record<string, Record<string, object>> = {
   "listTasks 304": PAGE,
   "createTask 201": {
     ...TAG,
-    Location: header("The address of the task.", { type: "string" }),
-    "Idempotency-Replayed": header("`true`: nothing was created, the task is an earlier request's.", {
-      type: "string",
-    }),
+    Location: header("The address of the task."),
+    "Idempotency-Replayed": header("`true`: nothing was created, the task is an earlier request's."),
   },
-  "401": { "WWW-Authenticate": header("`Bearer` (RFC 6750).", { type: "string" }) },
+  "401": { "WWW-Authenticate": header("`Bearer` (RFC 6750).") },
   "429": { "Retry-After": RETRY_AFTER },
   "503": { "Retry-After": RETRY_AFTER },
 };
 
-const requestHeader = (name: string, description: string, schema: object = { type: "string" }) => ({
+const requestHeader = (name: string, description: string, schema?: object) => ({
   ...{ name, in: "header", required: false },
-  ...{ description, schema },
+  ...header(description, schema),
 });
 
 const IF_MATCH = requestHeader(
@@ -129,23 +125,21 @@ export async function describe(routes: AnyElysia): Promise<OpenApi> {
   });
   const answer = await new Elysia().use(routes).use(plugin).handle(new Request("http://localhost/document"));
   const { components, ...found } = (await answer.json()) as Found;
-  const paths = Object.entries(found.paths).map(([path, operations]) => [
-    path,
-    Object.fromEntries(
-      Object.entries(operations).map(([method, operation]) => [method, corrected(operation)]),
-    ),
-  ]);
   return {
     ...found,
     openapi: "3.1.0",
     servers: [{ url: "/", description: "This server." }],
-    paths: Object.fromEntries(paths),
+    paths: mapped(found.paths, (operations) => mapped(operations, corrected)),
     components: {
       ...components,
       schemas: Object.fromEntries(MODELS.map((model) => [model.$id, named(model)])),
     },
   };
 }
+
+/** The same members, with other values. */
+const mapped = <From, To>(members: Record<string, From>, change: (value: From, name: string) => To) =>
+  Object.fromEntries(Object.entries(members).map(([name, value]) => [name, change(value, name)]));
 
 function corrected({ operationId, parameters, requestBody, responses, ...rest }: Operation): object {
   const [body] = Object.values(requestBody?.content ?? {});
@@ -173,18 +167,13 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
         content: { "application/json": { schema: reference(body.schema.$id) } },
       },
     }),
-    responses: Object.fromEntries(
-      Object.entries<{ $id?: string }>(answers).map(([status, { $id }]) => [
-        status,
-        {
-          description: DESCRIPTIONS[status],
-          headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
-          ...($id === Problem.$id
-            ? { content: problemContent({ schema: reference($id), example: example(status) }) }
-            : $id && { content: { "application/json": { schema: reference($id) } } }),
-        },
-      ]),
-    ),
+    responses: mapped(answers, ({ $id }, status) => ({
+      description: DESCRIPTIONS[status],
+      headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
+      ...($id === Problem.$id
+        ? { content: problemContent({ schema: reference($id), example: example(status) }) }
+        : $id && { content: { "application/json": { schema: reference($id) } } }),
+    })),
   };
 }
 

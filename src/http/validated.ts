@@ -4,21 +4,15 @@ import { Problem, validationProblem } from "./problem.ts";
 import { violations } from "./validation.ts";
 
 /** What any operation may answer instead. */
-export const refusals: Answers<401 | 403 | 429 | 500 | 503> = {
+export const refusals = {
   401: Problem,
   403: Problem,
+  422: Problem,
   429: Problem,
   500: Problem,
   503: Problem,
 };
-export const bodyRefusals: Answers<400 | 408 | 413 | 415> = {
-  400: Problem,
-  408: Problem,
-  413: Problem,
-  415: Problem,
-};
-
-type Answers<Status extends number> = Record<Status, typeof Problem>;
+export const bodyRefusals = { 400: Problem, 408: Problem, 413: Problem, 415: Problem };
 
 /**
  * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is

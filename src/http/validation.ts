@@ -65,7 +65,6 @@ export const decimal = (options: {
   default?: number;
   deprecated?: boolean;
   description?: string;
-  examples?: unknown[];
 }): TUnsafe<number | `${number}`> => Type.Unsafe({ [Kind]: "Decimal", type: "integer", ...options });
 
 /** The expression for all that a schema of words lets through. */

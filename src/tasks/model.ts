@@ -55,12 +55,8 @@ export const NewTask = Type.Object(
   { ...open, $id: "NewTask", description: "A task to create. Members other than these are ignored." },
 );
 
-export const TaskChanges = Type.Object(
-  {
-    title: Type.Optional(title),
-    description: Type.Optional(description),
-    completed: Type.Optional(completed("Whether it is done.")),
-  },
+export const TaskChanges = Type.Partial(
+  Type.Object({ title, description, completed: completed("Whether it is done.") }),
   {
     ...open,
     $id: "TaskChanges",
@@ -69,10 +65,8 @@ export const TaskChanges = Type.Object(
   },
 );
 
-export const Completion = Type.Object(
-  {
-    completed: Type.Optional(completed("The state to set; without it, the state is toggled.", true)),
-  },
+export const Completion = Type.Partial(
+  Type.Object({ completed: completed("The state to set; without it, the state is toggled.", true) }),
   { ...open, $id: "Completion", description: "The state to set, so that a retry is safe." },
 );
 
@@ -86,14 +80,7 @@ const user_id = text({
 export const Owned = Type.Object({ user_id }, open);
 
 export const OwnedTask = Type.Object(
-  {
-    user_id,
-    id: decimal({
-      minimum: 1,
-      maximum: Number.MAX_SAFE_INTEGER,
-      description: "The task's id.",
-    }),
-  },
+  { user_id, id: decimal({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: "The task's id." }) },
   open,
 );
 
@@ -126,63 +113,49 @@ const BOOLEAN = { true: "true", false: "false" } as const;
 const ORDER = { asc: "asc", desc: "desc" } as const;
 
 const skipped = (meaning: string) =>
-  Type.Optional(
-    decimal({
-      minimum: 0,
-      maximum: 10_000,
-      deprecated: true,
-      description: `${meaning} For compatibility: \`cursor\` skips and repeats no task that isn't changed meanwhile, and is as fast on every page.`,
-    }),
-  );
+  decimal({
+    minimum: 0,
+    maximum: 10_000,
+    deprecated: true,
+    description: `${meaning} For compatibility: \`cursor\` skips and repeats no task that isn't changed meanwhile, and is as fast on every page.`,
+  });
 
-export const Listing = Type.Object(
-  {
-    status: Type.Optional(
-      // No `default`: Elysia would fill it in, and then nobody could tell whether it was given beside `completed`.
-      oneOf(STATUS, {
-        anyCase: true,
-        description:
-          "Which tasks to list, by default all. For compatibility, `incomplete` and `active` are understood as `pending`, `done` as `completed`, all in any case.",
-      }),
-    ),
-    search: Type.Optional(
-      text({
-        maxLength: 200,
-        description: "Only tasks with this text in the title or description, in any case. No wildcards.",
-      }),
-    ),
-    sort: Type.Optional(
-      oneOf(SORT, {
-        default: "created_at",
-        description:
-          "What to sort by. Titles are in code point order; ties are in order of id. For compatibility, `created` and `updated` are understood, and `due_date` gives the default order.",
-      }),
-    ),
-    order: Type.Optional(oneOf(ORDER, { default: "desc", description: "Which way to sort." })),
-    limit: Type.Optional(
-      decimal({
-        minimum: 1,
-        maximum: MAX_LIMIT,
-        default: MAX_LIMIT,
-        description: "How many tasks to return at most.",
-      }),
-    ),
-    cursor: Type.Optional(
-      text({
-        maxLength: 2000,
-        description: "Where to go on: taken from the `Link` header of the page before, as it is.",
-      }),
-    ),
-    completed: Type.Optional(
-      oneOf(BOOLEAN, {
-        anyCase: true,
-        deprecated: true,
-        description: "For compatibility: `true` is `status=completed`, `false` is `status=pending`.",
-      }),
-    ),
+export const Listing = Type.Partial(
+  Type.Object({
+    // No `default`: Elysia would fill it in, and then nobody could tell whether it was given beside `completed`.
+    status: oneOf(STATUS, {
+      anyCase: true,
+      description:
+        "Which tasks to list, by default all. For compatibility, `incomplete` and `active` are understood as `pending`, `done` as `completed`, all in any case.",
+    }),
+    search: text({
+      maxLength: 200,
+      description: "Only tasks with this text in the title or description, in any case. No wildcards.",
+    }),
+    sort: oneOf(SORT, {
+      default: "created_at",
+      description:
+        "What to sort by. Titles are in code point order; ties are in order of id. For compatibility, `created` and `updated` are understood, and `due_date` gives the default order.",
+    }),
+    order: oneOf(ORDER, { default: "desc", description: "Which way to sort." }),
+    limit: decimal({
+      minimum: 1,
+      maximum: MAX_LIMIT,
+      default: MAX_LIMIT,
+      description: "How many tasks to return at most.",
+    }),
+    cursor: text({
+      maxLength: 2000,
+      description: "Where to go on: taken from the `Link` header of the page before, as it is.",
+    }),
+    completed: oneOf(BOOLEAN, {
+      anyCase: true,
+      deprecated: true,
+      description: "For compatibility: `true` is `status=completed`, `false` is `status=pending`.",
+    }),
     offset: skipped("How many tasks to skip."),
     skip: skipped("The same as `offset`."),
-  },
+  }),
   open,
 );
 

@@ -55,7 +55,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: Owned, query: Listing }),
-        response: { 200: TaskList, 304: Type.Void(), 422: Problem, ...refusals },
+        response: { 200: TaskList, 304: Type.Void(), ...refusals },
         detail: {
           operationId: "listTasks",
           summary: "List tasks",
@@ -75,7 +75,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: Owned, query: Clearing }),
-        response: { 200: Cleared, 422: Problem, ...refusals },
+        response: { 200: Cleared, ...refusals },
         detail: {
           operationId: "clearTasks",
           summary: "Delete the completed tasks, or all",
@@ -93,7 +93,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask }),
-        response: { 200: Task, 304: Type.Void(), 404: Problem, 422: Problem, ...refusals },
+        response: { 200: Task, 304: Type.Void(), 404: Problem, ...refusals },
         detail: {
           operationId: "getTask",
           summary: "Get a task",
@@ -112,7 +112,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask }),
-        response: { 204: Type.Void(), 404: Problem, 412: Problem, 422: Problem, ...refusals },
+        response: { 204: Type.Void(), 404: Problem, 412: Problem, ...refusals },
         detail: { operationId: "deleteTask", summary: "Delete a task", description: "It is gone for good." },
       },
     )
@@ -138,7 +138,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: Owned, body: NewTask }),
-        response: { 201: Task, 404: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 201: Task, 404: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "createTask",
           summary: "Create a task",
@@ -165,7 +165,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask, body: TaskChanges }),
-        response: { 200: Task, 404: Problem, 412: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "updateTask",
           summary: "Update a task",
@@ -184,7 +184,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask, body: Completion }),
-        response: { 200: Task, 404: Problem, 412: Problem, 422: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, ...refusals, ...bodyRefusals },
         detail: {
           operationId: "completeTask",
           summary: "Complete a task, or reopen it",

@@ -85,11 +85,15 @@ export function sending(query: Query) {
   };
 }
 
-function changing<Asked extends OneTask>({ alone, together }: ReturnType<typeof statements>["change"]) {
+function changing<Asked extends OneTask>({
+  alone,
+  ifVersion,
+  together,
+}: ReturnType<typeof statements>["change"]) {
   return batching<Asked, Row | Undone>({
     together: async (asked, caller) => grouped(asked, await together(asked, caller)).map(([row]) => row),
     async alone(asked, caller) {
-      const [row] = await alone([asked], caller);
+      const [row] = await (asked.versions ? ifVersion : alone)([asked], caller);
       if (row === undefined) return "missing";
       return row.id === null ? "changed" : row;
     },

@@ -93,12 +93,18 @@ export function statements(send: Query) {
   }
 
   /**
-   * Alone, it waits for a lock that somebody else has, and tells a task that is there in another version (a row without
-   * an id) from one that isn't there (no row). Together, nobody waits for another's task: there is a row of what is done.
+   * Alone, it waits for a lock that somebody else has; with versions it tells a task that is there in another one (a row
+   * without an id) from one that isn't there (no row). Together, nobody waits for another's task, and there is a row of
+   * what is done.
    */
   const changing = (name: string, members: string, action: SQL) => ({
     alone: together<Changed>(
       name,
+      sql`${action} ${asked(`n int, owner text, id bigint${members}`)} where ${isAsked} returning asked.n, ${columns}`,
+      { writes: true },
+    ),
+    ifVersion: together<Changed>(
+      `${name}_if`,
       sql`with asked as materialized (${locked(members, sql``)}),
         done as (${action} asked where ${isAsked} and ${isVersion} returning asked.n as done, ${columns})
         select asked.n, done.* from asked left join done on done = n`,
