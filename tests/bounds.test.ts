@@ -43,6 +43,13 @@ const SHAPES: Record<string, (bytes: number) => string> = {
   "many members, each nested": (n) => `{${repeated(n, (i) => `"${i}":${nested(40, "[", "]")}`)}}`,
   "a long list": (n) => `[${repeated(n, () => "{}")}]`,
   "a list of lists": (n) => `[${repeated(n, () => nested(50, "[", "]"))}]`,
+  "a long list, deep in lists": (n) =>
+    nested(
+      90,
+      "[",
+      "]",
+      repeated(n - 200, () => "[]"),
+    ),
   "a long key": (n) => `{"${"k".repeat(n)}":0}`,
   "a long text": (n) => `"${"x".repeat(n)}"`,
   "a text of escapes": (n) => `"${"\\u0001".repeat(n / 6)}"`,

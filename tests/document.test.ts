@@ -248,6 +248,17 @@ test("every status and header that the document has is really answered, and no o
   ]);
   expect(answered).toEqual(documented);
 
+  const brought = operations.map(({ operationId, responses }) => [
+    operationId,
+    Object.keys(responses).filter((status) => faults.includes(status)),
+  ]);
+  const always = ["429", "500", "503"];
+  expect(Object.fromEntries(brought)).toEqual({
+    ...{ getHealth: ["4XX"], getLiveness: ["4XX"], getReadiness: ["503", "4XX"] },
+    ...{ listTasks: always, clearTasks: always, getTask: always, deleteTask: always },
+    ...{ createTask: ["408", ...always], updateTask: ["408", ...always], completeTask: ["408", ...always] },
+  });
+
   for (const { operationId, responses } of operations)
     for (const [status, { headers }] of Object.entries(responses)) {
       const names = said.get(`${operationId} ${status}`);
