@@ -114,6 +114,14 @@ describe("a body costs no more than its size explains", () => {
     expect((await answer.text()).length).toBeLessThan(1000);
   });
 
+  test.each([
+    ["many lists side by side", `{"title":"x","tags":[${"[],".repeat(500)}[{}]]}`],
+    ["brackets in a text", `{"title":"${"[".repeat(150)}\\"${"{".repeat(40)}"}`],
+  ])("%s are not deep", async (_, body) => {
+    const user = await service.newcomer();
+    expect(await send(user, "POST", body)).toBe(201);
+  });
+
   test("whatever is put together", async () => {
     const user = await service.newcomer();
     const shape = fc.constantFrom(...Object.values(SHAPES));
