@@ -6,7 +6,7 @@ import { type Config, DATA_DIRECTORY, localAddress } from "./config.ts";
 /** The user of the first `curl`. */
 const DEMO_USER = "demo";
 
-/** In development, without a key to check tokens by, adds a secret: made at the first start, kept for its owner only. */
+/** In development, without a key to check tokens by, adds a secret: made at the first start, and kept for its owner. */
 export function withDevelopmentSecret(config: Config): Config {
   if (config.production || config.jwt.secret || config.jwt.jwks) return config;
   return { ...config, jwt: { ...config.jwt, secret: keptSecret(resolve(DATA_DIRECTORY)) } };

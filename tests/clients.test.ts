@@ -3,8 +3,8 @@ import { copyFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { dependencies, devDependencies } from "../package.json";
 import type { OpenApi } from "../src/docs/document.ts";
-import { service, User } from "./harness.ts";
-import { background, emptyFolder, freePort, outside, run } from "./outside.ts";
+import { emptyFolder, service, User } from "./harness.ts";
+import { background, freePort, outside, run } from "./outside.ts";
 
 // Packages are installed and compilers run.
 setDefaultTimeout(300_000);

@@ -16,7 +16,7 @@ import type { UserId } from "../src/auth/index.ts";
 import { loadConfig } from "../src/config.ts";
 import { connect } from "../src/db/connect.ts";
 import { causeOf } from "../src/db/errors.ts";
-import { migrate, ping } from "../src/db/migrate.ts";
+import { migrate, ping, requireSchema } from "../src/db/migrate.ts";
 import { taskStore } from "../src/tasks/store.ts";
 import { COMMAND, SETTINGS } from "./harness.ts";
 
@@ -118,6 +118,20 @@ test("a migration that can't be applied is told in Postgres's words, and leaves 
   await db.orm.execute(sql`drop table tasks`);
   await migrate(db);
   await ping(db);
+  await db.close();
+});
+
+test("what the database lacks is said, with what to do about it", async () => {
+  const db = await connect(loadConfig({ DATABASE_URL: "memory://" }));
+  await expect(requireSchema(db)).rejects.toThrow(
+    "the table tasks is missing from the schema public, and the table task_idempotency_keys is missing from the schema public: run `tasks-api migrate`",
+  );
+  await migrate(db);
+  await requireSchema(db);
+  await db.orm.execute(sql`alter table tasks drop column description`);
+  await expect(requireSchema(db)).rejects.toThrow("the column tasks.description is missing: run");
+  await db.orm.execute(sql`set search_path to nowhere`);
+  await expect(requireSchema(db)).rejects.toThrow("search_path names no schema that is there");
   await db.close();
 });
 

@@ -8,6 +8,7 @@ import { connect } from "../src/db/connect.ts";
 import { migrate } from "../src/db/migrate.ts";
 import { signToken } from "../src/development.ts";
 import { createLogger } from "../src/log.ts";
+import { createMetrics } from "../src/metrics.ts";
 import type { Task } from "../src/tasks/model.ts";
 import { databaseSettings, dropDatabases, hasServer } from "./database.ts";
 
@@ -39,10 +40,16 @@ export const atEnd = (end: () => unknown) => void endings.push(end);
 let folder: Promise<string> | undefined;
 let copies = 0;
 
+/** A new folder, which goes with the tests. */
+export async function emptyFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "tasks-test-"));
+  atEnd(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
 /** A new embedded database: a copy of one that is made once, since that takes 3 s of CPU. */
 async function embeddedDatabase(): Promise<string> {
-  folder ??= mkdtemp(join(tmpdir(), "tasks-test-")).then(async (made) => {
-    atEnd(() => rm(made, { recursive: true, force: true }));
+  folder ??= emptyFolder().then(async (made) => {
     const original = await connect(loadConfig({ DATABASE_URL: `pglite://${made}/original` }));
     await migrate(original);
     await original.close();
@@ -122,7 +129,8 @@ export const queryDatabase = <Row>(text: string, values: unknown[] = []) =>
 async function startInProcess(settings: Record<string, string> = {}) {
   const config = loadConfig({ ...SETTINGS, ...settings });
   const log = createLogger(config.logLevel, false);
-  const app = createApp({ config, db, log, phase: () => "serving" }).listen({
+  const metrics = config.metrics ? createMetrics() : undefined;
+  const app = createApp({ config, db, log, phase: () => "serving", metrics }).listen({
     hostname: "127.0.0.1",
     port: 0,
   });

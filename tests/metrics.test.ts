@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { spawnService, service as without } from "./harness.ts";
+import { start, service as without } from "./harness.ts";
 
 setDefaultTimeout(60_000);
 
-let service: Awaited<ReturnType<typeof spawnService>>;
+let service: Awaited<ReturnType<typeof start>>;
 beforeAll(async () => {
-  service = await spawnService({ METRICS: "True", RATE_LIMIT: "1/s" });
+  service = await start({ METRICS: "True", RATE_LIMIT: "1/s" });
 });
 afterAll(async () => {
   await service.stop();

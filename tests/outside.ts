@@ -1,6 +1,3 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { atEnd } from "./harness.ts";
 
 /**
@@ -8,13 +5,6 @@ import { atEnd } from "./harness.ts";
  * run what others make for this service, in folders of their own. That takes minutes, and once is enough.
  */
 export const outside = process.env.TEST_OUTSIDE === "1";
-
-/** A new folder that sees nothing of this repository. */
-export async function emptyFolder() {
-  const folder = await mkdtemp(join(tmpdir(), "tasks-outside-"));
-  atEnd(() => rm(folder, { recursive: true, force: true }));
-  return folder;
-}
 
 const ENVIRONMENT = { PATH: process.env.PATH, HOME: process.env.HOME, NEXT_TELEMETRY_DISABLED: "1", CI: "1" };
 

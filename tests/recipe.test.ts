@@ -9,8 +9,8 @@ import { dependencies, devDependencies } from "../examples/nextjs/package.json";
 import service from "../package.json";
 import { CHROMIUM, FLAGS } from "./chromium.ts";
 import { databaseSettings, hasServer } from "./database.ts";
-import { atEnd, start } from "./harness.ts";
-import { background, emptyFolder, freePort, outside, run } from "./outside.ts";
+import { atEnd, emptyFolder, start } from "./harness.ts";
+import { background, freePort, outside, run } from "./outside.ts";
 
 // Packages are installed and Next.js builds.
 setDefaultTimeout(300_000);

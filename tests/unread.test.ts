@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
-import { spawnService, type User } from "./harness.ts";
+import { start, type User } from "./harness.ts";
 
 setDefaultTimeout(180_000);
 
@@ -51,7 +51,7 @@ async function until(status: number, user: User) {
 }
 
 test("who leaves long answers unread gets no more of them; short ones, and others, go on", async () => {
-  const service = await spawnService();
+  const service = await start();
   const user = await service.newcomer();
   const other = await service.newcomer();
   // Six bytes each in JSON.

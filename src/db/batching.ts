@@ -31,9 +31,9 @@ interface Kind<Asked, Answer> {
 
 /**
  * Sends a request's statement at once if none of its kind is under way. What arrives meanwhile goes together, as one
- * statement, when that one is done, sixteen wait, or 50 ms have passed. So a busy server pays for one commit instead of dozens, and an idle
- * one waits for nothing. No request fails because of another: if a statement is refused as a whole, or leaves members
- * unanswered, those are sent singly.
+ * statement, when that one is done, sixteen wait, or 50 ms have passed. So a busy server pays for one commit instead
+ * of dozens, and an idle one waits for nothing. No request fails because of another: if a statement is refused as a
+ * whole, or leaves members unanswered, those are sent singly.
  */
 export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH }: Kind<Asked, Answer>) {
   type One = Member<Asked, Answer>;

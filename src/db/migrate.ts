@@ -45,7 +45,8 @@ export async function lockMigrations(ask: Ask): Promise<void> {
 }
 
 /**
- * The journal is our own, in the schema that the connection looks at first: Drizzle's looks at its newest row only, whoever wrote it, so that two
+ * The journal is our own, in the schema that the connection looks at first: Drizzle's looks at its newest row
+ * only, whoever wrote it, so that two
  * projects on one database hide each other's migrations.
  */
 const JOURNAL = "tasks_api_migrations";

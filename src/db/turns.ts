@@ -22,8 +22,8 @@ export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline 
  *
  * Short statements go first. Slow ones take turns: over at most half of the slots, two for each owner, owner by owner.
  * So one user's long lists make that user wait and nobody else. A short one may wait for rows that are locked, so an
- * owner's run over at most a quarter. What goes together waits for no row, and counts for no owner. What can't be answered in
- * time is refused unsent.
+ * owner's run over at most a quarter. What goes together waits for no row, and counts for no owner.
+ * What can't be answered in time is refused unsent.
  */
 export function createTurns<Slot>(slots: readonly Slot[]) {
   /** The last one given back is taken first, so that few are used when few are needed. */

@@ -8,8 +8,8 @@ export const BODY_LIMIT = 64 * 1024;
 const ARRIVAL_TIMEOUT_MS = 30_000;
 
 /**
- * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if its headers don't say plain JSON, 400 if it is malformed,
- * 408 if it takes more than 30 s to arrive. `store.arriving` is the number of those that are on their way.
+ * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if its headers don't say plain JSON,
+ * 400 if it is malformed, 408 if it takes more than 30 s to arrive. `store.arriving` is the number of those that are on their way.
  *
  * A `derive`, like `auth`, and registered after it, so that the caller is known before the body is touched.
  * (Elysia's own parsers run before any `derive`, take forms for JSON and mend broken UTF-8.)
