@@ -64,15 +64,10 @@ export async function contest(wanted: Side[], crowd: Crowd = CROWD) {
     const requests: Request[] = all[scenario];
     const rates: number[] = [];
     if (scenario !== "health")
-      for (const { server } of yardsticks)
-        rates.push((await measure(server, requests, connections, seconds)).rate);
+      for (const { server } of yardsticks) rates.push((await measure(server, requests, connections, seconds)).rate);
     const best = yardsticks[rates.indexOf(Math.max(...rates))];
     const yardstick = best ?? (yardsticks[0] as Contender);
-    const contenders = [
-      yardstick,
-      ...(best ? always : []),
-      ...others.filter(({ name }) => answersTo(name, scenario)),
-    ];
+    const contenders = [yardstick, ...(best ? always : []), ...others.filter(({ name }) => answersTo(name, scenario))];
     const samples: Record<string, Sample[]> = {};
     for (const { server } of contenders.slice(1)) await load(server.port, requests, connections, 1);
     for (let round = 0; round < rounds; round++)

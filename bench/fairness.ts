@@ -27,9 +27,7 @@ export async function fairness(
   const database = await makeDatabase("service", crowd);
   const [hog] = await database.add(1, strict ? 10_000 : 100_000);
   await database.tidy();
-  const [large = [], others = [], small = [], [flooder] = []] = [1000, 100, 20, 0].map(
-    (n) => database.users[n],
-  );
+  const [large = [], others = [], small = [], [flooder] = []] = [1000, 100, 20, 0].map((n) => database.users[n]);
   if (!hog || !flooder) throw new Error("there is a user of each kind");
   const kinds = [
     (user: User, n: number) => request(user, "GET", someTask(user, n)),

@@ -44,8 +44,7 @@ const cleanUp = () => {
   cleaned ??= stopAll().then(dropDatabases);
   return cleaned;
 };
-for (const signal of ["SIGINT", "SIGTERM"])
-  process.on(signal, () => cleanUp().finally(() => process.exit(1)));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => cleanUp().finally(() => process.exit(1)));
 
 try {
   const report = `${await run()}\n\n${circumstances()}`;
@@ -61,8 +60,7 @@ async function run(): Promise<string> {
     case "compare": {
       const { scenarios, run } = await contest([...SIDES, ...PEERS]);
       const results: Result[] = [];
-      for (const scenario of chosen(scenarios))
-        results.push(await run(scenario, { connections, seconds, rounds }));
+      for (const scenario of chosen(scenarios)) results.push(await run(scenario, { connections, seconds, rounds }));
       if (values.save) writeFileSync(join(import.meta.dir, "results.svg"), picture(results));
       const versions = `Fastify ${fastify}, pg ${pg}, Hono ${hono}, postgres.js ${postgres}.`;
       return `${comparison(results)}\n\n${connections} connections. ${windows} ${versions}`;

@@ -24,17 +24,9 @@ export async function measure(
 ): Promise<Sample> {
   server.emptyLog();
   const [before, postgresBefore] = [cpuOf(server.pid), cpuOfPostgres()];
-  const {
-    requests: number,
-    seconds: took,
-    p50,
-    p99,
-  } = await load(server.port, requests, connections, seconds);
+  const { requests: number, seconds: took, p50, p99 } = await load(server.port, requests, connections, seconds);
   const cpu = (cpuOf(server.pid) - before) / number;
-  const used = [...cpuOfPostgres()].reduce(
-    (sum, [pid, now]) => sum + now - (postgresBefore.get(pid) ?? 0),
-    0,
-  );
+  const used = [...cpuOfPostgres()].reduce((sum, [pid, now]) => sum + now - (postgresBefore.get(pid) ?? 0), 0);
   const postgres = used / number;
   return { rate: number / took, p50, p99, cpu, postgres, together: cpu + postgres };
 }

@@ -53,8 +53,7 @@ export async function neighbour(seconds: number, rounds: number): Promise<string
         if (refused + failed > 0) throw new Error(`${refused + failed} reads failed`);
     }
   }
-  const of = (windows: Window[], what: keyof Window) =>
-    median(windows.map((window) => window[what])).toFixed(2);
+  const of = (windows: Window[], what: keyof Window) => median(windows.map((window) => window[what])).toFixed(2);
   return table(
     ["one task", "alone, p50, ms", "p99", "beside the pages, p50, ms", "p99", "pages/s meanwhile"],
     sides.map(({ name, quiet, beside, pages }) => [
@@ -71,10 +70,7 @@ export async function neighbour(seconds: number, rounds: number): Promise<string
 /** All pages of the list, found as a client finds them: by following `next`. */
 async function pagesOf(user: User, { port }: Server): Promise<Request[]> {
   const pages: Request[] = [];
-  for (
-    let page: Request | undefined = round([user], 1, (one) => request(one, "GET", "?limit=20"))[0];
-    page;
-  ) {
+  for (let page: Request | undefined = round([user], 1, (one) => request(one, "GET", "?limit=20"))[0]; page; ) {
     pages.push(page);
     const answer = await fetch(`http://127.0.0.1:${port}${page.path}`, { headers: page.headers });
     await answer.arrayBuffer();

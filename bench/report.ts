@@ -22,9 +22,7 @@ const TITLES: Record<string, string> = {
 export const titleOf = (scenario: string) => TITLES[scenario] ?? scenario;
 
 export const table = (head: string[], rows: string[][]) =>
-  [head, head.map((_, i) => (i === 0 ? "---" : "--:")), ...rows]
-    .map((row) => `| ${row.join(" | ")} |`)
-    .join("\n");
+  [head, head.map((_, i) => (i === 0 ? "---" : "--:")), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
 
 /** Where this was measured, when and with what. */
 export const circumstances = () =>
@@ -43,9 +41,7 @@ export function comparison(results: (Result & { title?: string })[]): string {
       i === 0 ? (title ?? titleOf(scenario)) : "",
       side,
       ...(["rate", "cpu", "postgres", "together", "p50", "p99"] as const).map((what) =>
-        scenario === "health" && ["postgres", "together"].includes(what)
-          ? ""
-          : times(ratio(samples, yardstick, what)),
+        scenario === "health" && ["postgres", "together"].includes(what) ? "" : times(ratio(samples, yardstick, what)),
       ),
       i === 0 ? inScale(yardstick, pool) : "",
     ]),
@@ -106,7 +102,6 @@ export function save(name: string, report: string) {
   const [begin, end] = [`<!-- bench ${name} -->`, `<!-- /bench ${name} -->`];
   const [before, rest] = readFileSync(path, "utf8").split(begin);
   const after = rest?.split(end)[1];
-  if (before === undefined || after === undefined)
-    throw new Error(`bench/README.md has no place for ${name}`);
+  if (before === undefined || after === undefined) throw new Error(`bench/README.md has no place for ${name}`);
   writeFileSync(path, `${before}${begin}\n\n${report}\n\n${end}${after}`);
 }

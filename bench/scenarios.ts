@@ -39,18 +39,7 @@ export function scenarios(users: Users, length = 10_000) {
     ),
   };
   /** 80 % reads, half of them lists; 20 % writes. */
-  const order = [
-    "list20",
-    "read",
-    "read",
-    "all20",
-    "create",
-    "read",
-    "list20",
-    "toggle",
-    "read",
-    "all20",
-  ] as const;
+  const order = ["list20", "read", "read", "all20", "create", "read", "list20", "toggle", "read", "all20"] as const;
   const mix = Array.from({ length }, (_, n) => {
     const kind = order[n % order.length] ?? "read";
     return kinds[kind === "create" && n % 20 > 10 ? "put" : kind][n] as Request;

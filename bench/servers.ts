@@ -46,11 +46,7 @@ const started = new Set<Server>();
 export const stopAll = () => Promise.all([...started].map((server) => server.stop()));
 
 /** Starts a server on a port of its own, as an operator would: its output goes to a file. */
-export async function start(
-  name: Side,
-  databaseUrl: string,
-  settings: Record<string, string> = {},
-): Promise<Server> {
+export async function start(name: Side, databaseUrl: string, settings: Record<string, string> = {}): Promise<Server> {
   const port = freePort();
   const file = join(tmpdir(), `tasks-api-bench-${process.pid}-${port}.log`);
   const log = openSync(file, "a");

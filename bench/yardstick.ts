@@ -86,8 +86,7 @@ const { find, page, create, change } = COALESCE ? coalesced() : oneByOne;
 
 function coalesced(): typeof oneByOne {
   const prefixed = columns.replace(/\b(id(?=:)|title|description|completed)/g, "tasks.$1");
-  const asked = (members: string) =>
-    `json_to_recordset($1::text::json) as asked(n int, owner text, ${members})`;
+  const asked = (members: string) => `json_to_recordset($1::text::json) as asked(n int, owner text, ${members})`;
   const isAsked = "tasks.id = asked.id and tasks.user_id = asked.owner";
   const find = together<{ owner: string; id: number }>(
     `select asked.n, ${prefixed} from ${asked("id bigint")} join tasks on ${isAsked}`,
@@ -286,8 +285,7 @@ async function bodyOf(request: Request): Promise<Body | Response> {
   }
   const { title, description, completed } = body ?? {};
   if (typeof body !== "object" || body === null || Array.isArray(body)) return refuse(422);
-  if (title !== undefined && (typeof title !== "string" || !/^.{1,200}$/su.test(title.trim())))
-    return refuse(422);
+  if (title !== undefined && (typeof title !== "string" || !/^.{1,200}$/su.test(title.trim()))) return refuse(422);
   if (description != null && (typeof description !== "string" || !/^.{0,1000}$/su.test(description)))
     return refuse(422);
   if (completed !== undefined && typeof completed !== "boolean") return refuse(422);

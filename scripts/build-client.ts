@@ -45,9 +45,7 @@ const checker = program.getTypeChecker();
 const source = program.getSourceFile(entry);
 const [mistake] = ts.getPreEmitDiagnostics(program, source);
 if (source === undefined || mistake !== undefined)
-  throw new Error(
-    `the app's type can't be read: ${ts.flattenDiagnosticMessageText(mistake?.messageText, "\n")}`,
-  );
+  throw new Error(`the app's type can't be read: ${ts.flattenDiagnosticMessageText(mistake?.messageText, "\n")}`);
 
 const { NoTruncation, InTypeAlias } = ts.TypeFormatFlags;
 const spelledOut = (type: ts.Type) => checker.typeToString(type, source, NoTruncation | InTypeAlias);

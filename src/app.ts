@@ -61,9 +61,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   function methodsOf(path: string): string[] {
     const { http, static: fixed } = app.router;
     const known = path.replace(/([^/])\/$/, "$1");
-    const methods = METHODS.filter(
-      (method) => fixed[known]?.[method] !== undefined || http.find(method, known),
-    );
+    const methods = METHODS.filter((method) => fixed[known]?.[method] !== undefined || http.find(method, known));
     return methods.flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : method));
   }
 

@@ -37,10 +37,7 @@ type ReadFile = (path: string) => string;
  *
  * @throws {ConfigError} naming every one that is wrong, with what would be right.
  */
-export function loadConfig(
-  environment: Environment,
-  readFile: ReadFile = (path) => readFileSync(path, "utf8"),
-) {
+export function loadConfig(environment: Environment, readFile: ReadFile = (path) => readFileSync(path, "utf8")) {
   const mistakes: string[] = [];
   const settings = reader(environment, readFile, mistakes);
 
@@ -199,9 +196,7 @@ function reader(environment: Environment, readFile: ReadFile, mistakes: string[]
         return { driver: "embedded", directory: undefined };
       }
       const isNeon =
-        driver === "auto"
-          ? viaNeon || new URL(server.url).hostname.endsWith(".neon.tech")
-          : driver === "neon";
+        driver === "auto" ? viaNeon || new URL(server.url).hostname.endsWith(".neon.tech") : driver === "neon";
       const prepare = prepared === "auto" ? server.prepare : prepared === "True";
       return { ...server, driver: isNeon ? "neon" : "postgres", prepare };
     },

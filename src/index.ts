@@ -34,8 +34,7 @@ const commands: Record<string, Command> = {
   adopt: {
     takes: "[--from NAME] [--dry-run]",
     does: "Take over the tasks of a FastAPI app in the same database. Its table is kept.",
-    run: (_, { from, dryRun }) =>
-      withDatabase(async (db) => (await import("./db/adopt.ts")).adopt(db, from, dryRun)),
+    run: (_, { from, dryRun }) => withDatabase(async (db) => (await import("./db/adopt.ts")).adopt(db, from, dryRun)),
   },
 
   token: {

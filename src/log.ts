@@ -44,8 +44,7 @@ export function createLogger(level: LogLevel, terminal: boolean, sink: Sink = Bu
   const at = (name: LogLevel): Write =>
     LOG_LEVELS.indexOf(name) < LOG_LEVELS.indexOf(level)
       ? () => {}
-      : (fields, message) =>
-          out.write(format({ level: name, time: new Date().toISOString(), message, ...fields }));
+      : (fields, message) => out.write(format({ level: name, time: new Date().toISOString(), message, ...fields }));
   const warning = at("WARNING");
   const out = buffered(sink, terminal ? 0 : 16 * 1024, (dropped) =>
     warning({ dropped }, `${dropped} lines were dropped: the log was not read`),

@@ -28,8 +28,7 @@ const claims = (changes: object = {}) => ({ sub: OWNER, iat: now(), exp: now() +
 const [HEAD = "", BODY = "", SIGNATURE = ""] = forge(claims()).split(".");
 const list = (authorization?: string, id = OWNER, url = service.url) =>
   fetch(`${url}/api/${encodeURIComponent(id)}/tasks`, { headers: authorization ? { authorization } : {} });
-const statusOf = async (token: string, id?: string, url?: string) =>
-  (await list(`Bearer ${token}`, id, url)).status;
+const statusOf = async (token: string, id?: string, url?: string) => (await list(`Bearer ${token}`, id, url)).status;
 
 /** The same bytes in the decoder's eyes, with another last character. */
 const withStrayBits = (part: string) => {
@@ -57,10 +56,7 @@ describe("a token is refused", () => {
       forge(claims(), { alg }),
     ]),
     ["HS512's signature under HS256", forge(claims(), undefined, { hash: "sha512" })],
-    [
-      "a key in the header",
-      forge(claims(), { alg: "HS256", jwk: { kty: "oct", k: "AA" } }, { secret: "\0" }),
-    ],
+    ["a key in the header", forge(claims(), { alg: "HS256", jwk: { kty: "oct", k: "AA" } }, { secret: "\0" })],
     ["a kid that is a path", forge(claims(), { alg: "HS256", kid: "/dev/null" }, { secret: "" })],
     ["an unknown crit", forge(claims(), { alg: "HS256", crit: ["exp"], exp: 1 })],
     ["an empty crit", forge(claims(), { alg: "HS256", crit: [] })],
@@ -88,10 +84,7 @@ describe("a token is refused", () => {
     ["an opaque signed cookie", "q8sLw2ZrXk7m.Zm9v"],
     ["a payload of no JSON", forge("no json")],
     ["a header of no JSON", forge(claims(), "no json")],
-    ...["[]", "null", '"x"', "5", "{}"].map((payload): [string, string] => [
-      `the payload ${payload}`,
-      forge(payload),
-    ]),
+    ...["[]", "null", '"x"', "5", "{}"].map((payload): [string, string] => [`the payload ${payload}`, forge(payload)]),
     ...[
       ["a byte that is no UTF-8", "\xff"],
       ["an overlong slash", "\xc0\xaf"],
@@ -164,10 +157,7 @@ describe("a token is taken", () => {
     ["expired within the leeway", forge(claims({ exp: now() - 25 }))],
     ["iat and nbf within the leeway", forge(claims({ iat: now() + 25, nbf: now() + 25 }))],
     ["as long-lived as may be", forge(claims({ exp: now() + 604_800 }))],
-    [
-      "with members twice: the last counts",
-      forge(`{"sub":"eve","exp":1,"exp":${now() + 60},"sub":"${OWNER}"}`),
-    ],
+    ["with members twice: the last counts", forge(`{"sub":"eve","exp":1,"exp":${now() + 60},"sub":"${OWNER}"}`)],
     ["with a header's member twice", forge(claims(), '{"alg":"none","alg":"HS256"}')],
     [
       "with claims nested 4,000 deep",
@@ -302,27 +292,23 @@ export const unadmitted = (tasksOf: ReturnType<typeof taskStore>) =>
   tasksOf("somebody");
 
 describe("another user", () => {
-  test.each(operations("ID"))(
-    "is answered 403 by %s %s, whatever else is in the request",
-    async (method, rest) => {
-      const [owner, stranger] = [await service.newcomer(), await service.newcomer()];
-      const { id } = await owner.task();
-      const intruder = new User(service.url, owner.id, stranger.token);
-      const bodies =
-        method === "GET" ? [undefined] : [undefined, "{not json", { title: "mine now" }, "x".repeat(70_000)];
-      const answers = await Promise.all(
-        [String(id), "999999999", "not-an-id"].flatMap((task) =>
-          bodies.map(async (body) => {
-            const answer = await intruder.send(method, rest.replace("ID", task), body);
-            const { request_id, ...problem } = (await answer.json()) as { request_id: string };
-            return JSON.stringify([answer.status, problem]);
-          }),
-        ),
-      );
-      expect(new Set(answers).size).toBe(1);
-      expect(answers[0]).toStartWith("[403,");
-    },
-  );
+  test.each(operations("ID"))("is answered 403 by %s %s, whatever else is in the request", async (method, rest) => {
+    const [owner, stranger] = [await service.newcomer(), await service.newcomer()];
+    const { id } = await owner.task();
+    const intruder = new User(service.url, owner.id, stranger.token);
+    const bodies = method === "GET" ? [undefined] : [undefined, "{not json", { title: "mine now" }, "x".repeat(70_000)];
+    const answers = await Promise.all(
+      [String(id), "999999999", "not-an-id"].flatMap((task) =>
+        bodies.map(async (body) => {
+          const answer = await intruder.send(method, rest.replace("ID", task), body);
+          const { request_id, ...problem } = (await answer.json()) as { request_id: string };
+          return JSON.stringify([answer.status, problem]);
+        }),
+      ),
+    );
+    expect(new Set(answers).size).toBe(1);
+    expect(answers[0]).toStartWith("[403,");
+  });
 
   test("finds nothing of the owner's under their own path", async () => {
     const [owner, other] = [await service.newcomer(), await service.newcomer()];
@@ -358,8 +344,7 @@ describe("the order of refusals", () => {
 
   test.each(bodied)("413, 415, 400, 422, 404: %s %s", async (method, rest) => {
     const user = await service.newcomer();
-    const send = async (body: string, headers: object) =>
-      (await user.send(method, rest, body, { ...headers })).status;
+    const send = async (body: string, headers: object) => (await user.send(method, rest, body, { ...headers })).status;
     const statuses = [
       await send(big, text),
       await send("{", text),
@@ -382,9 +367,7 @@ describe("other settings", () => {
     const other = await start({ JWT_ALGORITHM: "HS512", BETTER_AUTH_SECRET: secret });
     const hs512 = forge(claims(), { alg: "HS512" }, { secret, hash: "sha512" });
     const hs256 = forge(claims(), { alg: "HS256" }, { secret });
-    expect([await statusOf(hs512, OWNER, other.url), await statusOf(hs256, OWNER, other.url)]).toEqual([
-      200, 401,
-    ]);
+    expect([await statusOf(hs512, OWNER, other.url), await statusOf(hs256, OWNER, other.url)]).toEqual([200, 401]);
     await other.stop();
   });
 
@@ -392,8 +375,8 @@ describe("other settings", () => {
     const other = await start({ JWT_ISSUER: "https://a.example", JWT_AUDIENCE: "tasks" });
     const right = { iss: "https://a.example", aud: ["x", "tasks"] };
     const statuses = await Promise.all(
-      [right, { ...right, iss: "https://b.example" }, { ...right, aud: "x" }, { iss: right.iss }, {}].map(
-        (named) => statusOf(forge(claims(named)), OWNER, other.url),
+      [right, { ...right, iss: "https://b.example" }, { ...right, aud: "x" }, { iss: right.iss }, {}].map((named) =>
+        statusOf(forge(claims(named)), OWNER, other.url),
       ),
     );
     expect(statuses).toEqual([200, 401, 401, 401, 401]);

@@ -106,9 +106,7 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
       "1 rows of tasks_before_adoption have been taken over; compared one by one, they are the same. Its name was tasks before.",
     ]);
     expect(exitCode).toBe(0);
-    expect(await rows("select t.title from tag join tasks_before_adoption t on t.id = task_id")).toHaveLength(
-      1,
-    );
+    expect(await rows("select t.title from tag join tasks_before_adoption t on t.id = task_id")).toHaveLength(1);
     expect((await command("migrate")).exitCode).toBe(0);
     expect((await command("adopt")).lines).toEqual([
       "tasks_before_adoption has been adopted before, up to id 1. Nothing has been changed.",
@@ -136,9 +134,9 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     ];
     const dry = await command("adopt --dry-run");
     expect(dry.lines).toEqual(["3 rows of task would be taken over. Nothing has been changed.", ...left]);
-    expect(
-      await rows("select to_regclass('tasks') as ours, obj_description('task'::regclass) as mark"),
-    ).toEqual([{ ours: null, mark: null }]);
+    expect(await rows("select to_regclass('tasks') as ours, obj_description('task'::regclass) as mark")).toEqual([
+      { ours: null, mark: null },
+    ]);
     const first = await command("adopt");
     expect(first.exitCode).toBe(0);
     expect(first.lines.slice(1)).toEqual(left);
@@ -183,9 +181,7 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
   ])("takes %s", async (_, columns, row, expected) => {
     await run(`${sqlModel("tasks", columns)}; INSERT INTO tasks (${COLUMNS}) VALUES ${row}`);
     expect((await command("adopt")).err).toBe("");
-    expect(await rows("select * from tasks")).toEqual([
-      expect.objectContaining({ id: "1", title: "x", ...expected }),
-    ]);
+    expect(await rows("select * from tasks")).toEqual([expect.objectContaining({ id: "1", title: "x", ...expected })]);
   });
 
   test("takes a table that is named, of another schema and with no more than the columns it needs", async () => {
@@ -334,9 +330,7 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
       child.kill("SIGKILL");
       await child.exited;
       const [found] = await rows("select to_regclass('tasks_before_adoption') is not null as done");
-      const [{ count }] = await rows(
-        `select count(*)::int from ${found.done ? "tasks_before_adoption" : "tasks"}`,
-      );
+      const [{ count }] = await rows(`select count(*)::int from ${found.done ? "tasks_before_adoption" : "tasks"}`);
       expect(count).toBe(100_000);
     }
     expect((await command("adopt")).exitCode).toBe(0);

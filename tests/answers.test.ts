@@ -78,22 +78,14 @@ describe("a failure", () => {
       await user.post({ title: "x" }, { ...headers, "content-type": "text/plain" }),
       await user.put(1, {}, headers),
     ];
-    expect(answers.map(({ status }) => status)).toEqual([
-      404, 405, 401, 403, 404, 422, 400, 422, 413, 415, 422,
-    ]);
+    expect(answers.map(({ status }) => status)).toEqual([404, 405, 401, 403, 404, 422, 400, 422, 413, 415, 422]);
     for (const answer of answers) {
-      expect([answer.headers.get("content-type"), answer.headers.get("vary")]).toEqual([
-        type,
-        "Origin, Accept",
-      ]);
+      expect([answer.headers.get("content-type"), answer.headers.get("vary")]).toEqual([type, "Origin, Accept"]);
       const { status } = answer;
       expect(await answer.json()).toMatchObject({ status, title: STATUS_CODES[status] });
     }
     const task = await user.post({ title: "x" }, headers);
-    expect([task.status, task.headers.get("content-type")]).toEqual([
-      201,
-      expect.stringMatching(/^application\/json/),
-    ]);
+    expect([task.status, task.headers.get("content-type")]).toEqual([201, expect.stringMatching(/^application\/json/)]);
     expect(task.headers.get("vary")).toBe("Origin");
   });
 
@@ -118,10 +110,7 @@ describe("a failure", () => {
     ["a cut connection", Object.assign(new Error("secret"), { code: "ERR_POSTGRES_CONNECTION_CLOSED" })],
     ["a statement time-out", Object.assign(new Error("secret"), { code: "57014" })],
     ["a shutdown", Object.assign(new Error("secret"), { code: "57P01" })],
-    [
-      "too many connections",
-      Object.assign(new Error("secret"), { errno: "53300", code: "ERR_POSTGRES_SERVER_ERROR" }),
-    ],
+    ["too many connections", Object.assign(new Error("secret"), { errno: "53300", code: "ERR_POSTGRES_SERVER_ERROR" })],
     ["Neon's socket", new ErrorEvent("error", { message: "secret" })],
     ["Neon's pool", new Error("timeout exceeded when trying to connect")],
   ])("of the database (%s) is 503, says when to retry, and is logged once", async (_, error) => {
@@ -136,8 +125,7 @@ describe("a failure", () => {
 
   test("of the database that may have come after the change says so, and not to come back", async () => {
     const { answers, text, log } = await failing(new OutcomeUnknown("", { cause: new Error("secret") }));
-    for (const answer of answers)
-      expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, null]);
+    for (const answer of answers) expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, null]);
     for (const body of text)
       expect(JSON.parse(body)).toMatchObject({
         status: 503,
@@ -192,21 +180,17 @@ test("a bug of ours leaves the places in the code in the log, and no message", a
 
 test("the docs page can't be framed, and takes nothing from elsewhere", async () => {
   const answer = await fetch(`${service.url}/docs`);
-  const policy = (answer.headers.get("content-security-policy") ?? "")
-    .split("; ")
-    .map((part) => part.split(" "));
-  expect(Object.fromEntries(policy.map(([directive, ...sources]) => [directive, sources.join(" ")]))).toEqual(
-    {
-      "default-src": "'none'",
-      "script-src": expect.stringMatching(/^'self' 'sha256-[\w+/=]+'$/),
-      "style-src": "'self' 'unsafe-inline'",
-      "img-src": "'self' data:",
-      "connect-src": "'self'",
-      "base-uri": "'none'",
-      "form-action": "'none'",
-      "frame-ancestors": "'none'",
-    },
-  );
+  const policy = (answer.headers.get("content-security-policy") ?? "").split("; ").map((part) => part.split(" "));
+  expect(Object.fromEntries(policy.map(([directive, ...sources]) => [directive, sources.join(" ")]))).toEqual({
+    "default-src": "'none'",
+    "script-src": expect.stringMatching(/^'self' 'sha256-[\w+/=]+'$/),
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+  });
 });
 
 describe("every answer", () => {
@@ -221,23 +205,16 @@ describe("every answer", () => {
     for (const id of ids.toSpliced(1, 1)) expect(id).toMatch(/^[0-9a-f-]{36}$/);
   });
 
-  test.each(["close", "Close"])(
-    "says that it is the last on its connection, when asked with %s",
-    async (word) => {
-      const { hostname, port } = new URL(service.url);
-      const socket = connect(Number(port), hostname);
-      socket.write(`GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: ${word}\r\n\r\n`);
-      expect(await new Response(socket as never).text()).toMatch(/\r\nconnection: close\r\n/i);
-    },
-  );
+  test.each(["close", "Close"])("says that it is the last on its connection, when asked with %s", async (word) => {
+    const { hostname, port } = new URL(service.url);
+    const socket = connect(Number(port), hostname);
+    socket.write(`GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: ${word}\r\n\r\n`);
+    expect(await new Response(socket as never).text()).toMatch(/\r\nconnection: close\r\n/i);
+  });
 
   test("is not to be stored or sniffed", async () => {
     const user = await service.newcomer();
-    for (const answer of [
-      await user.get("?limit=0"),
-      await user.post({}),
-      await fetch(`${service.url}/nope`),
-    ]) {
+    for (const answer of [await user.get("?limit=0"), await user.post({}), await fetch(`${service.url}/nope`)]) {
       expect(answer.headers.get("cache-control")).toBe("no-store");
       expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
     }

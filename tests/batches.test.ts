@@ -207,10 +207,7 @@ describe.skipIf(!hasServer)("on a server", () => {
 
   test.each([
     ["changed", (user: User, id: number) => user.complete(id)],
-    [
-      "changed with If-Match",
-      (user: User, id: number) => user.put(id, { title: "y" }, { "if-match": '"0"' }),
-    ],
+    ["changed with If-Match", (user: User, id: number) => user.put(id, { title: "y" }, { "if-match": '"0"' })],
     ["deleted", (user: User, id: number) => user.delete(id)],
   ])("sixty locked rows of one user that are to be %s hold up nobody else", async (_, change) => {
     const [user, other] = [await service.newcomer(), await service.newcomer()];

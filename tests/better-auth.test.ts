@@ -63,11 +63,7 @@ async function serve(make: (url: string) => Auth | Promise<Auth>) {
 const emptyDatabase = () => ({ user: [], session: [], account: [], verification: [], jwks: [] as object[] });
 
 /** Better Auth with its `jwt` plugin as it comes, but for the algorithm. */
-const betterAuthServer = (
-  alg: Algorithm,
-  database = emptyDatabase(),
-  options: Partial<BetterAuthOptions> = {},
-) =>
+const betterAuthServer = (alg: Algorithm, database = emptyDatabase(), options: Partial<BetterAuthOptions> = {}) =>
   serve((baseURL) =>
     betterAuth({
       baseURL,
@@ -153,22 +149,14 @@ test("thirty unknown keys cause at most four requests, and HS256 by the public k
   const { id, token } = await server.signUp();
   expect((await list(id, token)).status).toBe(200);
   const claims = { sub: id, iss: server.url, aud: server.url };
-  const { privateKey } = (await crypto.subtle.generateKey("Ed25519", true, [
-    "sign",
-    "verify",
-  ])) as CryptoKeyPair;
+  const { privateKey } = (await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"])) as CryptoKeyPair;
   const sign = (kid: string) =>
     new SignJWT(claims).setProtectedHeader({ alg: "EdDSA", kid }).setExpirationTime("5m").sign(privateKey);
-  const answers = await Promise.all(
-    Array.from({ length: 30 }, async (_, n) => list(id, await sign(`k${n}`))),
-  );
+  const answers = await Promise.all(Array.from({ length: 30 }, async (_, n) => list(id, await sign(`k${n}`))));
   expect(answers.map(({ status }) => status)).toEqual(Array(30).fill(401));
   expect(server.fetches()).toBeLessThanOrEqual(4);
   const jwks = new Uint8Array(await (await fetch(`${server.url}/api/auth/jwks`)).arrayBuffer());
-  const forged = await new SignJWT(claims)
-    .setProtectedHeader({ alg: "HS256" })
-    .setExpirationTime("5m")
-    .sign(jwks);
+  const forged = await new SignJWT(claims).setProtectedHeader({ alg: "HS256" }).setExpirationTime("5m").sign(jwks);
   expect((await list(id, forged)).status).toBe(401);
 });
 

@@ -25,8 +25,7 @@ const nested = (depth: number, open: string, close: string, core = "0") =>
   open.repeat(depth) + core + close.repeat(depth);
 const repeated = (length: number, member: (i: number) => string) => {
   const members: string[] = [];
-  for (let size = 0; size < length; size += (members.at(-1)?.length ?? 0) + 1)
-    members.push(member(members.length));
+  for (let size = 0; size < length; size += (members.at(-1)?.length ?? 0) + 1) members.push(member(members.length));
   return members.join();
 };
 
@@ -105,11 +104,7 @@ describe("a body costs no more than its size explains", () => {
     [32_000, "PUT", [400]],
   ] as const)("a title %d deep, by %s", async (depth, method, statuses) => {
     const user = await service.newcomer();
-    const answer = await user.send(
-      method,
-      method === "PUT" ? "/1" : "",
-      `{"title":${nested(depth, "[", "]")}}`,
-    );
+    const answer = await user.send(method, method === "PUT" ? "/1" : "", `{"title":${nested(depth, "[", "]")}}`);
     expect(statuses).toContain(answer.status as never);
     expect((await answer.text()).length).toBeLessThan(1000);
   });

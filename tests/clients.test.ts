@@ -206,18 +206,15 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
     expect(Bun.file(join(folder, bundle)).size).toBeWithin(1000, 30_000);
   });
 
-  test.each(Object.keys(CLIENTS))(
-    "%s lives a task's life, each answer as the document has it",
-    async (name) => {
-      const { live } = (await import(join(folder, `${name}.ts`))) as {
-        live: (base: string, user: string, token: string) => Promise<unknown[]>;
-      };
-      const user = await service.newcomer();
-      expect(await live(service.url, user.id, user.token)).toEqual(LIVED);
-      const another = await service.newcomer();
-      expect(await live(prism, another.id, another.token)).toEqual(LIVED);
-    },
-  );
+  test.each(Object.keys(CLIENTS))("%s lives a task's life, each answer as the document has it", async (name) => {
+    const { live } = (await import(join(folder, `${name}.ts`))) as {
+      live: (base: string, user: string, token: string) => Promise<unknown[]>;
+    };
+    const user = await service.newcomer();
+    expect(await live(service.url, user.id, user.token)).toEqual(LIVED);
+    const another = await service.newcomer();
+    expect(await live(prism, another.id, another.token)).toEqual(LIVED);
+  });
 
   test("Prism finds no answer that the document doesn't have", async () => {
     const document = (await (await fetch(`${service.url}/openapi.json`)).json()) as OpenApi;
@@ -227,14 +224,12 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
     const found: string[] = [];
     const seen = new Set<number>();
     const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
-      Object.entries(methods as Record<string, { requestBody?: object }>).map(
-        ([method, { requestBody }]) => ({
-          method: method.toUpperCase(),
-          rest: path.replace("/api/{user_id}/tasks", ""),
-          mine: path.startsWith("/api/"),
-          writes: requestBody !== undefined,
-        }),
-      ),
+      Object.entries(methods as Record<string, { requestBody?: object }>).map(([method, { requestBody }]) => ({
+        method: method.toUpperCase(),
+        rest: path.replace("/api/{user_id}/tasks", ""),
+        mine: path.startsWith("/api/"),
+        writes: requestBody !== undefined,
+      })),
     );
     for (const { method, rest, mine, writes } of operations) {
       const { id } = await user.task();
@@ -242,11 +237,7 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
       const tag = (await user.get(`/${id}`)).headers.get("etag") ?? "";
       const send = async (
         rest: string,
-        {
-          token = user.token,
-          body = writes ? '{"title":"x"}' : (undefined as string | undefined),
-          headers = {},
-        } = {},
+        { token = user.token, body = writes ? '{"title":"x"}' : (undefined as string | undefined), headers = {} } = {},
       ) => {
         const url = mine ? new User(prism, user.id, token).path(rest) : prism + rest;
         const answer = await fetch(url, {
@@ -269,17 +260,13 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
       await send(to("nonsense", "?limit=nonsense"));
       await send(to(999_999_999));
       // (Prism reads JSON itself, so what isn't any never gets to the service.)
-      for (const body of ['{"title":5,"completed":5}', `{"title":"${"x".repeat(70_000)}"}`].filter(
-        () => writes,
-      ))
+      for (const body of ['{"title":5,"completed":5}', `{"title":"${"x".repeat(70_000)}"}`].filter(() => writes))
         await send(to(id), { body });
       await send(to(id), { headers: writes ? { "content-type": "text/plain" } : {} });
       await send(to(id, "?status=completed"));
       await send(to(id));
     }
     expect(found).toEqual([]);
-    expect([...seen].toSorted()).toEqual(
-      expect.arrayContaining([200, 201, 204, 401, 403, 404, 413, 415, 422]),
-    );
+    expect([...seen].toSorted()).toEqual(expect.arrayContaining([200, 201, 204, 401, 403, 404, 413, 415, 422]));
   });
 });

@@ -29,8 +29,7 @@ export async function startPostgres({ access = [], tls = false }: Options = {}) 
     `-p ${port} -k ${directory} -c listen_addresses=127.0.0.1`,
     ...(tls ? [`-c ssl=on -c ssl_cert_file=${directory}/cert.pem -c ssl_key_file=${directory}/key.pem`] : []),
   ].join(" ");
-  const start = () =>
-    run(program("pg_ctl"), "-D", data, "-w", "-l", join(directory, "log"), "-o", options, "start");
+  const start = () => run(program("pg_ctl"), "-D", data, "-w", "-l", join(directory, "log"), "-o", options, "start");
 
   await run(program("initdb"), "-D", data, "-U", "tasks", "-A", "trust", "--locale=C.UTF-8", "--no-sync");
   writeFileSync(join(data, "pg_hba.conf"), [...access, "host all all 127.0.0.1/32 trust", ""].join("\n"));

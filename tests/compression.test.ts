@@ -71,14 +71,7 @@ describe("a long list", async () => {
 
   test.each(["gzip", "identity"])("has the same headers for HEAD, %s", async (encoding) => {
     const [get, head] = [await list(encoding), await list(encoding, "HEAD")];
-    for (const name of [
-      "content-encoding",
-      "content-type",
-      "content-length",
-      "vary",
-      "x-total-count",
-      "link",
-    ])
+    for (const name of ["content-encoding", "content-type", "content-length", "vary", "x-total-count", "link"])
       expect([name, head.headers.get(name)]).toEqual([name, get.headers.get(name)]);
     expect(Number(head.headers.get("content-length"))).toBe((await get.bytes()).length);
     expect((await head.bytes()).length).toBe(0);
@@ -116,13 +109,10 @@ describe("what is short is sent as it is", () => {
   test("8 KiB is the limit, in bytes", async () => {
     const user = await service.newcomer();
     const { id } = await user.task();
-    await Promise.all(
-      Array.from({ length: 3 }, () => user.task({ title: "x", description: "用".repeat(800) })),
-    );
+    await Promise.all(Array.from({ length: 3 }, () => user.task({ title: "x", description: "用".repeat(800) })));
     const missing = 8192 - (await (await user.get()).bytes()).length;
     const longest = (description: string) => user.put(id, { description });
-    const encoding = async () =>
-      (await fetchRaw(user.path(), user.token, "gzip")).headers.get("content-encoding");
+    const encoding = async () => (await fetchRaw(user.path(), user.token, "gzip")).headers.get("content-encoding");
     // In place of null, a text in quotes.
     await longest("x".repeat(missing + 2));
     expect((await (await user.get()).bytes()).length).toBe(8192);

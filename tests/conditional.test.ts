@@ -53,9 +53,7 @@ describe("a task's ETag", () => {
     const created = await user.post({ title: "x" });
     const { id } = await taskOf(created);
     const kept = [created, await user.get(`/${id}`), await user.put(id, { title: "y" }), await user.get()];
-    expect(kept.map(({ headers }) => headers.get("cache-control"))).toEqual(
-      kept.map(() => "private, no-cache"),
-    );
+    expect(kept.map(({ headers }) => headers.get("cache-control"))).toEqual(kept.map(() => "private, no-cache"));
     const others = [
       await user.get("/0"),
       await user.get(`/${id}999`),
@@ -95,28 +93,19 @@ describe("If-None-Match", () => {
     }
   });
 
-  test.each([
-    "another",
-    '"another"',
-    'W/"another"',
-    "",
-    '"',
-    '"a" "b"',
-    "W/",
-    'w/"a"',
-    "*, *",
-    '"a", *',
-    "x",
-  ])("answers 200 to %j, and to a malformed one with the tag in it", async (header) => {
-    const user = await service.newcomer();
-    const { id } = await user.task();
-    for (const rest of [`/${id}`, ""]) {
-      const answer = await user.get(rest, { "if-none-match": header });
-      expect([answer.status, tagOf(answer)]).toEqual([200, await getTag(user, rest)]);
-      const malformed = await user.get(rest, { "if-none-match": `x, ${tagOf(answer)}` });
-      expect(malformed.status).toBe(200);
-    }
-  });
+  test.each(["another", '"another"', 'W/"another"', "", '"', '"a" "b"', "W/", 'w/"a"', "*, *", '"a", *', "x"])(
+    "answers 200 to %j, and to a malformed one with the tag in it",
+    async (header) => {
+      const user = await service.newcomer();
+      const { id } = await user.task();
+      for (const rest of [`/${id}`, ""]) {
+        const answer = await user.get(rest, { "if-none-match": header });
+        expect([answer.status, tagOf(answer)]).toEqual([200, await getTag(user, rest)]);
+        const malformed = await user.get(rest, { "if-none-match": `x, ${tagOf(answer)}` });
+        expect(malformed.status).toBe(200);
+      }
+    },
+  );
 
   test("is no reason to answer 304 for what isn't there, or isn't the user's", async () => {
     const [user, other] = [await service.newcomer(), await service.newcomer()];
@@ -201,9 +190,7 @@ describe("a list's ETag", () => {
 
   test("holds for the gzipped form and the other, with the same Vary in the 304", async () => {
     const user = await service.newcomer();
-    await Promise.all(
-      Array.from({ length: 12 }, () => user.task({ title: "x", description: "y".repeat(900) })),
-    );
+    await Promise.all(Array.from({ length: 12 }, () => user.task({ title: "x", description: "y".repeat(900) })));
     for (const encoding of ["gzip", "identity"]) {
       const full = await user.get("", { "accept-encoding": encoding });
       expect(full.headers.get("vary")).toBe("Origin, Accept-Encoding");
@@ -257,10 +244,7 @@ describe.each(CHANGES)("If-Match on %s", (_, change) => {
     ["words", () => '"Infinity", "NaN", "null", "undefined", "__proto__"'],
     ["one of the future", () => `"${(Date.now() + 1e9).toString(36)}"`],
     ["one before all time", () => '"-1", "-zzzzzzzz", "-zzzzzzzzz", "-zzzzzzzzzzzzzzz"'],
-    [
-      "the largest that there are",
-      () => `"${(8.64e15).toString(36)}", "${"z".repeat(11)}", "${"9".repeat(3000)}"`,
-    ],
+    ["the largest that there are", () => `"${(8.64e15).toString(36)}", "${"z".repeat(11)}", "${"9".repeat(3000)}"`],
     ["what looks like SQL", () => '"\'", "\'::text", "{}", "}\',now()", "\\\\"'],
     ["what isn't ASCII", () => '"é", "\xff"'],
     ["four hundred others", () => Array.from({ length: 400 }, (_, i) => `"k${i}"`).join()],
@@ -278,28 +262,17 @@ describe.each(CHANGES)("If-Match on %s", (_, change) => {
     expect(await getTag(user, `/${id}`)).toBe(tag);
   });
 
-  test.each([
-    "",
-    "x",
-    "'a'",
-    '"a',
-    'a"',
-    '"a" "b"',
-    '"a"; "b"',
-    '"a b"',
-    "W/",
-    'w/"a"',
-    "W/a",
-    "*,*",
-    '*, "a"',
-  ])("is 422 for %j, and nothing is done", async (header) => {
-    const { user, id, tag } = await made();
-    const answer = await change(user, id, { "if-match": header });
-    const { detail, errors } = (await answer.json()) as { detail: string; errors: { loc: string[] }[] };
-    expect([answer.status, errors.map(({ loc }) => loc)]).toEqual([422, [["header", "if-match"]]]);
-    expect(detail).toMatch(/quotes/);
-    expect(await getTag(user, `/${id}`)).toBe(tag);
-  });
+  test.each(["", "x", "'a'", '"a', 'a"', '"a" "b"', '"a"; "b"', '"a b"', "W/", 'w/"a"', "W/a", "*,*", '*, "a"'])(
+    "is 422 for %j, and nothing is done",
+    async (header) => {
+      const { user, id, tag } = await made();
+      const answer = await change(user, id, { "if-match": header });
+      const { detail, errors } = (await answer.json()) as { detail: string; errors: { loc: string[] }[] };
+      expect([answer.status, errors.map(({ loc }) => loc)]).toEqual([422, [["header", "if-match"]]]);
+      expect(detail).toMatch(/quotes/);
+      expect(await getTag(user, `/${id}`)).toBe(tag);
+    },
+  );
 
   test("is 404 for a task that isn't there, or is another's, whatever the header says", async () => {
     const { user, id, tag } = await made();
@@ -371,8 +344,7 @@ describe("a header", () => {
     const list = fc.array(fc.tuple(separator, tag), { minLength: 1, maxLength: 5 });
     fc.assert(
       fc.property(list, gap, (items, end) => {
-        const text =
-          items.map(([separator, { text }], i) => (i === 0 ? text : separator + text)).join("") + end;
+        const text = items.map(([separator, { text }], i) => (i === 0 ? text : separator + text)).join("") + end;
         const strong = items.flatMap(([, { weak, opaque }]) => (weak ? [] : [opaque]));
         expect(ifMatch(text)).toEqual(strong);
         for (const [, { opaque }] of items) expect(known(text, `"${opaque}"`)).toBe(true);
@@ -391,14 +363,11 @@ describe("a header", () => {
     ["", 'W/"', " "],
     ['"a', '"', ","],
     ['"a"', " ", "x"],
-  ])(
-    "of 16 KiB costs next to nothing to refuse: %j, then %j again and again, then %j",
-    (start, again, end) => {
-      const header = start + again.repeat(16_384 / again.length) + end;
-      const began = performance.now();
-      ifMatch(header);
-      known(header.trim(), '"a"');
-      expect(performance.now() - began).toBeLessThan(50);
-    },
-  );
+  ])("of 16 KiB costs next to nothing to refuse: %j, then %j again and again, then %j", (start, again, end) => {
+    const header = start + again.repeat(16_384 / again.length) + end;
+    const began = performance.now();
+    ifMatch(header);
+    known(header.trim(), '"a"');
+    expect(performance.now() - began).toBeLessThan(50);
+  });
 });

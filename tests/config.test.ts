@@ -52,16 +52,12 @@ describe("settings", () => {
   });
 
   test("that are empty are not set", () => {
-    const empty = Object.fromEntries(
-      ["PORT", "LOG_LEVEL", "DATABASE_URL", "ENVIRONMENT"].map((name) => [name, " "]),
-    );
+    const empty = Object.fromEntries(["PORT", "LOG_LEVEL", "DATABASE_URL", "ENVIRONMENT"].map((name) => [name, " "]));
     expect(loadConfig(empty)).toEqual(loadConfig({}));
   });
 
   test("are read as Python would", () => {
-    expect(
-      loadConfig({ LOG_LEVEL: "warning", DB_POOL_PRE_PING: "False", ENVIRONMENT: "Test" }),
-    ).toMatchObject({
+    expect(loadConfig({ LOG_LEVEL: "warning", DB_POOL_PRE_PING: "False", ENVIRONMENT: "Test" })).toMatchObject({
       logLevel: "WARNING",
       pool: { prePing: false },
       environment: "test",
@@ -77,12 +73,9 @@ describe("settings", () => {
     expect(loadConfig({ RATE_LIMIT })).toMatchObject({ rateLimit });
   });
 
-  test.each(["50", "/s", "-1/s", "1.5/s", "50/m", "50 /s", "many"])(
-    "RATE_LIMIT=%s is refused",
-    (RATE_LIMIT) => {
-      expect(mistakes({ RATE_LIMIT })).toEqual([expect.stringMatching(/^RATE_LIMIT .*50\/s/)]);
-    },
-  );
+  test.each(["50", "/s", "-1/s", "1.5/s", "50/m", "50 /s", "many"])("RATE_LIMIT=%s is refused", (RATE_LIMIT) => {
+    expect(mistakes({ RATE_LIMIT })).toEqual([expect.stringMatching(/^RATE_LIMIT .*50\/s/)]);
+  });
 
   test.each<[string, object]>([
     ["postgres://u:p@ep-cool-1-pooler.eu-central-1.aws.neon.tech/db?sslmode=require", { driver: "neon" }],
@@ -106,10 +99,7 @@ describe("settings", () => {
       `u:p@${HOST}?sslmode=verify-full`,
     ],
     ["postgres://u:100%@db.example.com/tasks", `u:100%25@${HOST}?sslmode=prefer`],
-    [
-      "postgres://u:a@b:c/d?e#f g%@db.example.com/tasks",
-      `u:a%40b%3Ac%2Fd%3Fe%23f%20g%25@${HOST}?sslmode=prefer`,
-    ],
+    ["postgres://u:a@b:c/d?e#f g%@db.example.com/tasks", `u:a%40b%3Ac%2Fd%3Fe%23f%20g%25@${HOST}?sslmode=prefer`],
     ["postgres://u:a%40b%25@db.example.com/tasks", `u:a%40b%25@${HOST}?sslmode=prefer`],
     ["postgres://u@azure:p@db.example.com/tasks", `u%40azure:p@${HOST}?sslmode=prefer`],
     [
@@ -128,10 +118,7 @@ describe("settings", () => {
       "postgres://u:p@[::1]:6432/tasks?options=-c%20geqo%3Doff",
       "u:p@[::1]:6432/tasks?sslmode=prefer&options=-c%20geqo%3Doff",
     ],
-    [
-      "postgres:///tasks",
-      "localhost:5432/tasks?sslmode=disable&path=%2Fvar%2Frun%2Fpostgresql%2F.s.PGSQL.5432",
-    ],
+    ["postgres:///tasks", "localhost:5432/tasks?sslmode=disable&path=%2Fvar%2Frun%2Fpostgresql%2F.s.PGSQL.5432"],
     [
       "postgres://u:p@%2Ftmp:5433/tasks?sslmode=require",
       "u:p@localhost:5433/tasks?sslmode=disable&path=%2Ftmp%2F.s.PGSQL.5433",
@@ -140,10 +127,7 @@ describe("settings", () => {
       "postgres://u:p@/tasks?host=/cloudsql/a:b:c",
       "u:p@localhost:5432/tasks?sslmode=disable&path=%2Fcloudsql%2Fa%3Ab%3Ac%2F.s.PGSQL.5432",
     ],
-    [
-      "postgres://?host=db.example.com&user=u&password=p%2Bq&dbname=tasks&port=5432",
-      `u:p%2Bq@${HOST}?sslmode=prefer`,
-    ],
+    ["postgres://?host=db.example.com&user=u&password=p%2Bq&dbname=tasks&port=5432", `u:p%2Bq@${HOST}?sslmode=prefer`],
   ])("DATABASE_URL as people have it: %s", (url, expected) => {
     expect(loadConfig({ DATABASE_URL: url }).database).toMatchObject({
       driver: "postgres",
@@ -177,9 +161,7 @@ describe("settings", () => {
     ["ep-cool-1.eu-central-1.aws.neon.tech", "auto", "neon"],
     ["127.0.0.1", "neon", "neon"],
   ])("of %s, DB_DRIVER=%s choose %s", (host, DB_DRIVER, driver) => {
-    expect(loadConfig({ DATABASE_URL: `postgres://u:p@${host}/db`, DB_DRIVER }).database.driver).toBe(
-      driver as "neon",
-    );
+    expect(loadConfig({ DATABASE_URL: `postgres://u:p@${host}/db`, DB_DRIVER }).database.driver).toBe(driver as "neon");
   });
 
   test("of a JWKS give its origin as issuer and audience, unless they are set", () => {
@@ -262,18 +244,13 @@ describe("a start is refused", () => {
     expect(found.join()).not.toContain("hunter2");
   });
 
-  test.each(["production", "staging", "prod", "preview"])(
-    "in %s without a database and a key",
-    (ENVIRONMENT) => {
-      expect(namesOf(mistakes({ ENVIRONMENT })).toSorted()).toEqual(["BETTER_AUTH_SECRET", "DATABASE_URL"]);
-    },
-  );
+  test.each(["production", "staging", "prod", "preview"])("in %s without a database and a key", (ENVIRONMENT) => {
+    expect(namesOf(mistakes({ ENVIRONMENT })).toSorted()).toEqual(["BETTER_AUTH_SECRET", "DATABASE_URL"]);
+  });
 
   test("but not in production without a secret, if there is a JWKS", () => {
     const { BETTER_AUTH_SECRET, ...others } = PRODUCTION;
-    expect(mistakes({ ...others, BETTER_AUTH_JWKS_URL: "https://app.example.com/api/auth/jwks" })).toEqual(
-      [],
-    );
+    expect(mistakes({ ...others, BETTER_AUTH_JWKS_URL: "https://app.example.com/api/auth/jwks" })).toEqual([]);
   });
 
   test.each([

@@ -125,11 +125,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("the connections to a server", 
       ["PATCH that toggles, three at once", 3, (user, id) => user.complete(id)],
       ["DELETE", 1, (user, id) => user.delete(id)],
       ["DELETE, three at once", 3, (user, id) => user.delete(id)],
-      [
-        "DELETE with If-Match",
-        1,
-        (user, id, tag) => user.send("DELETE", `/${id}`, undefined, { "if-match": tag }),
-      ],
+      ["DELETE with If-Match", 1, (user, id, tag) => user.send("DELETE", `/${id}`, undefined, { "if-match": tag })],
       ["DELETE of all", 1, (user) => user.send("DELETE", "?status=all")],
     ];
 

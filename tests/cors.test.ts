@@ -11,8 +11,7 @@ setDefaultTimeout(60_000);
 const ORIGIN = "http://localhost:3000";
 const EXPOSED =
   "Link, Location, X-Total-Count, X-Request-Id, Retry-After, ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy";
-const cors = (answer: Response) =>
-  [...answer.headers.keys()].filter((name) => name.startsWith("access-control-"));
+const cors = (answer: Response) => [...answer.headers.keys()].filter((name) => name.startsWith("access-control-"));
 const preflight = (origin: string, url = service.url, headers = "authorization") =>
   fetch(`${url}/api/x/tasks/1`, {
     method: "OPTIONS",
@@ -43,9 +42,7 @@ describe("a listed origin", () => {
     "if-match,if-none-match,idempotency-key",
     "x-whatever-comes-next",
   ])("may send the headers %s", async (headers) => {
-    expect((await preflight(ORIGIN, service.url, headers)).headers.get("access-control-allow-headers")).toBe(
-      headers,
-    );
+    expect((await preflight(ORIGIN, service.url, headers)).headers.get("access-control-allow-headers")).toBe(headers);
   });
 
   test("need not ask for a header", async () => {
@@ -89,11 +86,7 @@ describe("a listed origin", () => {
     "*",
   ])("is not %s", async (origin) => {
     const user = await service.newcomer();
-    for (const answer of [
-      await preflight(origin),
-      await user.get("", { origin }),
-      await user.post({}, { origin }),
-    ]) {
+    for (const answer of [await preflight(origin), await user.get("", { origin }), await user.post({}, { origin })]) {
       expect(cors(answer)).toEqual([]);
       expect(answer.headers.get("vary")).toStartWith("Origin");
     }
@@ -131,10 +124,7 @@ describe("a listed pattern", async () => {
     "capacitor://localhost",
     "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
   ])("lets in %s", async (origin) => {
-    const answers = [
-      await preflight(origin, there.url),
-      await fetch(`${there.url}/nope`, { headers: { origin } }),
-    ];
+    const answers = [await preflight(origin, there.url), await fetch(`${there.url}/nope`, { headers: { origin } })];
     for (const answer of answers) {
       expect(answer.headers.get("access-control-allow-origin")).toBe(origin);
       expect(answer.headers.get("access-control-allow-credentials")).toBe("true");
@@ -180,10 +170,7 @@ describe("a listed pattern", async () => {
     "chrome-extension://abcdefghijklmnopabcdefghijklmnoq",
     "null",
   ])("does not let in %s", async (origin) => {
-    const answers = [
-      await preflight(origin, there.url),
-      await fetch(`${there.url}/nope`, { headers: { origin } }),
-    ];
+    const answers = [await preflight(origin, there.url), await fetch(`${there.url}/nope`, { headers: { origin } })];
     for (const answer of answers) {
       expect(cors(answer)).toEqual([]);
       expect(answer.headers.get("vary")).toStartWith("Origin");
@@ -200,14 +187,12 @@ describe("a page on an origin that is not listed", () => {
     const warnings: { origin: string; message: string }[] = [];
     const log = {
       ...createLogger("CRITICAL", false),
-      warning: (fields: object, message: string) =>
-        warnings.push({ ...(fields as { origin: string }), message }),
+      warning: (fields: object, message: string) => warnings.push({ ...(fields as { origin: string }), message }),
     };
     const app = createApp({ config, db, log, phase: () => "serving" }).listen({ port: 0 });
     return { port: app.server?.port ?? 0, warnings, stop: () => app.stop(true) };
   }
-  const send = (port: number, headers: Record<string, string>) =>
-    fetch(`http://localhost:${port}/health`, { headers });
+  const send = (port: number, headers: Record<string, string>) => fetch(`http://localhost:${port}/health`, { headers });
 
   test("leaves one warning, which names it and the setting", async () => {
     const app = listening();

@@ -63,10 +63,7 @@ describe.skipIf(!existsSync(CHROMIUM))(`the page of the docs (needs ${CHROMIUM})
     const { violations } = await page.evaluate<{ violations: Finding[] }>("axe.run()");
     const grave = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
     expect(
-      grave.map(({ id, nodes }) => [
-        id,
-        ...new Set(nodes.map(({ target }) => target.join(" ").replace(/^#\S+/, "…"))),
-      ]),
+      grave.map(({ id, nodes }) => [id, ...new Set(nodes.map(({ target }) => target.join(" ").replace(/^#\S+/, "…")))]),
     ).toEqual([
       // Swagger UI's own: the head of an operation is a button, and holds the one that copies its path.
       ["nested-interactive", "… > .opblock-summary > .opblock-summary-control"],
@@ -112,9 +109,7 @@ describe.skipIf(!existsSync(CHROMIUM))(`the page of the docs (needs ${CHROMIUM})
       ["createTask", 201],
       ["deleteTask", 204],
     ]);
-    expect(statuses).toEqual(
-      operations.map(({ operationId }) => [operationId, right.get(operationId) ?? 200]),
-    );
+    expect(statuses).toEqual(operations.map(({ operationId }) => [operationId, right.get(operationId) ?? 200]));
     expect(complaints).toEqual([]);
   });
 });

@@ -28,8 +28,7 @@ interface Operation {
   >;
 }
 
-const fetchDocument = async (url = service.url) =>
-  (await (await fetch(`${url}/openapi.json`)).json()) as OpenApi;
+const fetchDocument = async (url = service.url) => (await (await fetch(`${url}/openapi.json`)).json()) as OpenApi;
 const document = await fetchDocument();
 const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
   Object.entries(methods as Record<string, Operation>).map(([method, operation]) => ({
@@ -62,8 +61,7 @@ describe("the document", () => {
       "listTasks",
       "updateTask",
     ]);
-    for (const { summary, description } of operations)
-      expect(summary.length * description.length).toBeGreaterThan(0);
+    for (const { summary, description } of operations) expect(summary.length * description.length).toBeGreaterThan(0);
   });
 
   test("names the schemas, and refers to them", () => {
@@ -177,8 +175,7 @@ describe("the document", () => {
 });
 
 /** What an answer says by headers of its own, in small letters. */
-const SAYING =
-  /^(etag|location|link|x-total-count|idempotency-replayed|retry-after|www-authenticate|x-request-id)$/;
+const SAYING = /^(etag|location|link|x-total-count|idempotency-replayed|retry-after|www-authenticate|x-request-id)$/;
 
 test("every status and header that the document has is really answered, and no other", async () => {
   const user = await service.newcomer();
@@ -190,21 +187,13 @@ test("every status and header that the document has is really answered, and no o
   const note = (operationId: string, { status, headers }: Response) => {
     seen.get(operationId)?.add(status);
     const names = [...headers.keys()].filter((name) => SAYING.test(name));
-    said.set(
-      `${operationId} ${status}`,
-      new Set([...(said.get(`${operationId} ${status}`) ?? []), ...names]),
-    );
+    said.set(`${operationId} ${status}`, new Set([...(said.get(`${operationId} ${status}`) ?? []), ...names]));
   };
 
   for (const { operationId, path, method } of operations.filter(({ path }) => path.startsWith("/api/"))) {
-    const rest = (task: number | string) =>
-      path.replace("/api/{user_id}/tasks", "").replace("{id}", String(task));
-    const send = async (
-      who: User,
-      task: number | string,
-      body?: string,
-      headers: Record<string, string> = json,
-    ) => note(operationId, await who.send(method.toUpperCase(), rest(task), body, headers));
+    const rest = (task: number | string) => path.replace("/api/{user_id}/tasks", "").replace("{id}", String(task));
+    const send = async (who: User, task: number | string, body?: string, headers: Record<string, string> = json) =>
+      note(operationId, await who.send(method.toUpperCase(), rest(task), body, headers));
     const good = method === "post" || method === "put" ? '{"title":"x"}' : undefined;
     await send(new User(service.url, user.id, "no-token"), id, good);
     await send(new User(service.url, user.id, stranger.token), id, good);
@@ -227,8 +216,7 @@ test("every status and header that the document has is really answered, and no o
   const key = { "idempotency-key": "once" };
   const { id: made } = (await (await user.post({ title: "x" }, key)).json()) as { id: number };
   note("createTask", await user.post({ title: "x" }, key));
-  for (const headers of [{}, { "if-none-match": "*" }])
-    note("listTasks", await user.get("?limit=1", headers));
+  for (const headers of [{}, { "if-none-match": "*" }]) note("listTasks", await user.get("?limit=1", headers));
   await user.delete(made);
   note("createTask", await user.post({ title: "x" }, key));
   for (const { operationId, path } of operations.filter(({ path }) => path.startsWith("/health")))
@@ -242,10 +230,7 @@ test("every status and header that the document has is really answered, and no o
       .filter((status) => !faults.includes(status))
       .toSorted(),
   ]);
-  const answered = [...seen].map(([operationId, statuses]) => [
-    operationId,
-    [...statuses].map(String).toSorted(),
-  ]);
+  const answered = [...seen].map(([operationId, statuses]) => [operationId, [...statuses].map(String).toSorted()]);
   expect(answered).toEqual(documented);
 
   const brought = operations.map(({ operationId, responses }) => [
@@ -263,11 +248,7 @@ test("every status and header that the document has is really answered, and no o
     for (const [status, { headers }] of Object.entries(responses)) {
       const names = said.get(`${operationId} ${status}`);
       const named = Object.keys(headers ?? {}).map((name) => name.toLowerCase());
-      expect([operationId, status, named.toSorted()]).toEqual([
-        operationId,
-        status,
-        [...(names ?? named)].toSorted(),
-      ]);
+      expect([operationId, status, named.toSorted()]).toEqual([operationId, status, [...(names ?? named)].toSorted()]);
     }
 });
 
@@ -312,8 +293,7 @@ describe("a client", () => {
     const directory = mkdtempSync(join(import.meta.dir, "generated-"));
     writeFileSync(join(directory, "api.ts"), astToString(await openapiTypescript(JSON.stringify(document))));
     writeFileSync(join(directory, "use.ts"), GENERATED_CLIENT);
-    const options =
-      "--noEmit --strict --target esnext --module preserve --skipLibCheck --allowImportingTsExtensions";
+    const options = "--noEmit --strict --target esnext --module preserve --skipLibCheck --allowImportingTsExtensions";
     const run = async (...command: string[]) => {
       const { stdout, stderr } = Bun.spawn(command, { cwd: directory, stdout: "pipe", stderr: "pipe" });
       return (await stdout.text()) + (await stderr.text());
@@ -336,9 +316,7 @@ describe("a client", () => {
     const description: string | null | undefined = changed.data?.description;
     expect(description).toBe("Oat");
     expect((await tasks({ id }).complete.patch({ completed: true })).data?.completed).toBe(true);
-    expect(
-      (await tasks.get({ query: { status: "completed", limit: 20 } })).data?.map((task) => task.id),
-    ).toEqual([id]);
+    expect((await tasks.get({ query: { status: "completed", limit: 20 } })).data?.map((task) => task.id)).toEqual([id]);
     expect((await tasks({ id }).delete()).status).toBe(204);
 
     const { error } = await tasks({ id }).get();

@@ -1,14 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import {
-  chmodSync,
-  cpSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, cpSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
@@ -35,8 +26,7 @@ const does = (...command: string[]) => {
 };
 
 /** Words before a command that make it somebody's whom permissions bind: root they don't. */
-const NOBODY =
-  process.getuid?.() === 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+const NOBODY = process.getuid?.() === 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
 const canBeNobody = does(...NOBODY, ...COMMAND, "--version");
 
 const canMount = does(
@@ -178,38 +168,33 @@ describe("what stands in the way of an embedded database is told with its folder
     rmSync(folder, { recursive: true });
   });
 
-  test.skipIf(!canBeNobody)(
-    "a folder that may not be written (needs setpriv, or not to be root)",
-    async () => {
-      const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
-      chmodSync(folder, 0o555);
-      const start = (url: string) => {
-        const env = {
-          PATH: process.env.PATH,
-          HOME: "/tmp",
-          DATABASE_URL: url,
-          BETTER_AUTH_SECRET: SETTINGS.BETTER_AUTH_SECRET,
-        };
-        const { exitCode, stderr } = Bun.spawnSync([...NOBODY, ...COMMAND, "migrate"], { env });
-        return { exitCode, said: stderr.toString().trim() };
+  test.skipIf(!canBeNobody)("a folder that may not be written (needs setpriv, or not to be root)", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+    chmodSync(folder, 0o555);
+    const start = (url: string) => {
+      const env = {
+        PATH: process.env.PATH,
+        HOME: "/tmp",
+        DATABASE_URL: url,
+        BETTER_AUTH_SECRET: SETTINGS.BETTER_AUTH_SECRET,
       };
-      expect(start(`pglite://${folder}`)).toEqual({
-        exitCode: 1,
-        said: refusal(folder, "EACCES: permission denied"),
-      });
-      expect(start(`pglite://${folder}/data`)).toEqual({
-        exitCode: 1,
-        said: refusal(`${folder}/data`, "EACCES: permission denied"),
-      });
-      rmSync(folder, { recursive: true });
-    },
-  );
+      const { exitCode, stderr } = Bun.spawnSync([...NOBODY, ...COMMAND, "migrate"], { env });
+      return { exitCode, said: stderr.toString().trim() };
+    };
+    expect(start(`pglite://${folder}`)).toEqual({
+      exitCode: 1,
+      said: refusal(folder, "EACCES: permission denied"),
+    });
+    expect(start(`pglite://${folder}/data`)).toEqual({
+      exitCode: 1,
+      said: refusal(`${folder}/data`, "EACCES: permission denied"),
+    });
+    rmSync(folder, { recursive: true });
+  });
 
   test.skipIf(!canMount)("a disk that is full, at the first start (needs mount)", async () => {
     const disk = smallDisk("8m");
-    expect(await opening(`${disk.path}/data`)).toEqual(
-      refusal(`${disk.path}/data`, "no space is left on the disk"),
-    );
+    expect(await opening(`${disk.path}/data`)).toEqual(refusal(`${disk.path}/data`, "no space is left on the disk"));
     // What it had written is gone again, and with it the next start's reason to fail.
     expect(readdirSync(`${disk.path}/data`)).toEqual(["lock"]);
     disk.remove();

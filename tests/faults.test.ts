@@ -55,10 +55,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
     await server.remove();
   });
 
-  const served = async (
-    settings: Record<string, string>,
-    use: (service: Service, user: User) => Promise<void>,
-  ) => {
+  const served = async (settings: Record<string, string>, use: (service: Service, user: User) => Promise<void>) => {
     const service = await spawnService({ DATABASE_URL: server.url, ...settings });
     try {
       await use(service, await service.newcomer());
@@ -68,37 +65,35 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
     }
   };
 
-  test.each(drivers)(
-    "killed under 16 writers loses nothing acknowledged, and is back within 5 s: %s",
-    (_, settings) =>
-      served(settings, async (_service, user) => {
-        const created: number[] = [];
-        const statuses = new Set<number>();
-        let writing = true;
-        const writers = Array.from({ length: 16 }, async () => {
-          while (writing) {
-            const answer = await user.post({ title: "x" });
-            statuses.add(await statusOf(answer.clone()));
-            if (answer.status === 201) created.push(((await answer.json()) as { id: number }).id);
-            else await Bun.sleep(20);
-          }
-        });
-        await Bun.sleep(1000);
-        await server.crash();
-        await Bun.sleep(1000);
-        await server.start();
-        const recovery = await untilAnswered(() => user.get("?limit=1"));
-        await Bun.sleep(500);
-        writing = false;
-        await Promise.all(writers);
-        expect([...statuses].toSorted()).toEqual([201, 503]);
-        expect(recovery).toBeLessThan(5000);
-        const client = new SQL({ url: server.url, max: 1 });
-        const rows = await client`select id::int from tasks where user_id = ${user.id}`.values();
-        await client.close();
-        const found = new Set(rows.map(([id]: number[]) => id));
-        expect(created.filter((id) => !found.has(id))).toEqual([]);
-      }),
+  test.each(drivers)("killed under 16 writers loses nothing acknowledged, and is back within 5 s: %s", (_, settings) =>
+    served(settings, async (_service, user) => {
+      const created: number[] = [];
+      const statuses = new Set<number>();
+      let writing = true;
+      const writers = Array.from({ length: 16 }, async () => {
+        while (writing) {
+          const answer = await user.post({ title: "x" });
+          statuses.add(await statusOf(answer.clone()));
+          if (answer.status === 201) created.push(((await answer.json()) as { id: number }).id);
+          else await Bun.sleep(20);
+        }
+      });
+      await Bun.sleep(1000);
+      await server.crash();
+      await Bun.sleep(1000);
+      await server.start();
+      const recovery = await untilAnswered(() => user.get("?limit=1"));
+      await Bun.sleep(500);
+      writing = false;
+      await Promise.all(writers);
+      expect([...statuses].toSorted()).toEqual([201, 503]);
+      expect(recovery).toBeLessThan(5000);
+      const client = new SQL({ url: server.url, max: 1 });
+      const rows = await client`select id::int from tasks where user_id = ${user.id}`.values();
+      await client.close();
+      const found = new Set(rows.map(([id]: number[]) => id));
+      expect(created.filter((id) => !found.has(id))).toEqual([]);
+    }),
   );
 
   test.each(drivers)("that ends its idle connections fails no request after: %s", (_, settings) =>
@@ -115,68 +110,60 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
     }),
   );
 
-  test.each(drivers)(
-    "whose table is locked for 14 s answers 503 within 12 s, and well afterwards: %s",
-    (_, settings) =>
-      served(settings, async (_service, user) => {
-        const client = new SQL({ url: server.url, max: 1 });
-        const locked = client.begin(async (transaction) => {
-          await transaction`lock table tasks in access exclusive mode`;
-          await Bun.sleep(14_000);
-        });
-        await Bun.sleep(200);
-        const began = performance.now();
-        const answers = await Promise.all([user.get(), user.post({ title: "x" })].map(statusOf));
-        const took = performance.now() - began;
-        expect(answers).toEqual([503, 503]);
-        expect(took).toBeLessThan(12_000);
-        await locked;
-        await client.close();
-        expect(await statusOf(user.get())).toBe(200);
-      }),
+  test.each(drivers)("whose table is locked for 14 s answers 503 within 12 s, and well afterwards: %s", (_, settings) =>
+    served(settings, async (_service, user) => {
+      const client = new SQL({ url: server.url, max: 1 });
+      const locked = client.begin(async (transaction) => {
+        await transaction`lock table tasks in access exclusive mode`;
+        await Bun.sleep(14_000);
+      });
+      await Bun.sleep(200);
+      const began = performance.now();
+      const answers = await Promise.all([user.get(), user.post({ title: "x" })].map(statusOf));
+      const took = performance.now() - began;
+      expect(answers).toEqual([503, 503]);
+      expect(took).toBeLessThan(12_000);
+      await locked;
+      await client.close();
+      expect(await statusOf(user.get())).toBe(200);
+    }),
   );
 
-  test.each(drivers)(
-    "behind a network that freezes answers 503 in time, and recovers: %s",
-    async (_, settings) => {
-      const network = relay(server.port);
-      const url = server.url.replace(String(server.port), String(network.port));
-      await served({ ...settings, DATABASE_URL: url }, async (_service, user) => {
-        await user.task();
-        network.stall();
-        const began = performance.now();
-        expect(await statusOf(user.get())).toBe(503);
-        const took = performance.now() - began;
-        expect(took).toBeLessThan(10_000);
-        network.restore();
-        const recovery = await untilAnswered(() => user.get());
-        expect(recovery).toBeLessThan(10_000);
-      });
-      network.stop();
-    },
-  );
+  test.each(drivers)("behind a network that freezes answers 503 in time, and recovers: %s", async (_, settings) => {
+    const network = relay(server.port);
+    const url = server.url.replace(String(server.port), String(network.port));
+    await served({ ...settings, DATABASE_URL: url }, async (_service, user) => {
+      await user.task();
+      network.stall();
+      const began = performance.now();
+      expect(await statusOf(user.get())).toBe(503);
+      const took = performance.now() - began;
+      expect(took).toBeLessThan(10_000);
+      network.restore();
+      const recovery = await untilAnswered(() => user.get());
+      expect(recovery).toBeLessThan(10_000);
+    });
+    network.stop();
+  });
 
-  test.each(drivers)(
-    "behind a network that is cut answers 503 at once, and recovers: %s",
-    async (_, settings) => {
-      const network = relay(server.port);
-      const url = server.url.replace(String(server.port), String(network.port));
-      await served({ ...settings, DATABASE_URL: url }, async (service, user) => {
-        await user.task();
-        network.cut();
-        proxy.cut();
-        for (let i = 0; i < 20; i++) expect(await statusOf(user.post({ title: "x" }))).toBe(503);
-        expect((await fetch(`${service.url}/health/live`)).status).toBe(200);
-        expect((await fetch(`${service.url}/health/ready`)).status).toBe(503);
-        // One line for the outage, however many requests it fails.
-        expect(service.lines.filter((line) => line.includes("did not answer")).length).toBeLessThan(4);
-        network.restore();
-        const recovery = await untilAnswered(() => user.get());
-        expect(recovery).toBeLessThan(5000);
-      });
-      network.stop();
-    },
-  );
+  test.each(drivers)("behind a network that is cut answers 503 at once, and recovers: %s", async (_, settings) => {
+    const network = relay(server.port);
+    const url = server.url.replace(String(server.port), String(network.port));
+    await served({ ...settings, DATABASE_URL: url }, async (service, user) => {
+      await user.task();
+      network.cut();
+      proxy.cut();
+      for (let i = 0; i < 20; i++) expect(await statusOf(user.post({ title: "x" }))).toBe(503);
+      expect((await fetch(`${service.url}/health/live`)).status).toBe(200);
+      expect((await fetch(`${service.url}/health/ready`)).status).toBe(503);
+      // One line for the outage, however many requests it fails.
+      expect(service.lines.filter((line) => line.includes("did not answer")).length).toBeLessThan(4);
+      network.restore();
+      const recovery = await untilAnswered(() => user.get());
+      expect(recovery).toBeLessThan(5000);
+    });
+    network.stop();
+  });
 
   test.each(drivers)("whose connections have frozen is reached over new ones: %s", async (_, settings) => {
     const network = relay(server.port);
@@ -227,9 +214,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
 
   test.each(drivers)("serves 120 requests at once over a pool of five: %s", (_, settings) =>
     served({ ...settings, DB_POOL_SIZE: "5", DB_MAX_OVERFLOW: "0" }, async (_service, user) => {
-      const answers = await Promise.all(
-        Array.from({ length: 120 }, () => statusOf(user.post({ title: "x" }))),
-      );
+      const answers = await Promise.all(Array.from({ length: 120 }, () => statusOf(user.post({ title: "x" }))));
       expect(new Set(answers)).toEqual(new Set([201]));
       const [row] =
         await admin`select count(*)::int as n from pg_stat_activity where datname = 'postgres' and pid <> pg_backend_pid() and backend_type = 'client backend'`;
@@ -265,9 +250,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
     const users = await Promise.all(services.map((service) => service.newcomer("one-user")));
     const { id } = (await users[0]?.task()) ?? { id: 0 };
     const toggles = users.flatMap((user) => Array.from({ length: 67 }, () => user.complete(id)));
-    const puts = users.flatMap((user, i) =>
-      Array.from({ length: 20 }, () => user.put(id, { description: `by ${i}` })),
-    );
+    const puts = users.flatMap((user, i) => Array.from({ length: 20 }, () => user.put(id, { description: `by ${i}` })));
     const answers = await Promise.all([...toggles, ...puts].map(statusOf));
     expect(new Set(answers)).toEqual(new Set([200]));
     // 3 × 67 toggles: an odd number.

@@ -50,8 +50,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
     await server?.remove();
   });
 
-  const at = (name: string, user = "tasks", { port } = server) =>
-    `postgres://${user}@127.0.0.1:${port}/${name}`;
+  const at = (name: string, user = "tasks", { port } = server) => `postgres://${user}@127.0.0.1:${port}/${name}`;
   let made = 0;
   async function database(words = "") {
     const name = `found_${made++}`;
@@ -70,8 +69,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
   }
   const execute = (url: string, statements: string) => session(url, (client) => client.query(statements));
   const exists = async (url: string, table: string) =>
-    (await session(url, (client) => client.query("select to_regclass($1) as found", [table]))).rows[0]
-      .found !== null;
+    (await session(url, (client) => client.query("select to_regclass($1) as found", [table]))).rows[0].found !== null;
 
   describe.each(drivers)("%s:", (_, driver) => {
     test.each([
@@ -111,10 +109,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
 
     test("a schema that was never migrated is 503, and the log says once what to run", async () => {
       const { url } = await database();
-      const service = await spawnService(
-        { DATABASE_URL: url, DB_MIGRATE_ON_START: "False", ...driver },
-        "listening",
-      );
+      const service = await spawnService({ DATABASE_URL: url, DB_MIGRATE_ON_START: "False", ...driver }, "listening");
       const user = await service.newcomer();
       for (let n = 0; n < 5; n++) {
         const answer = await user.get();
@@ -226,46 +221,40 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       ],
     ];
 
-    test.each(ways)(
-      "%s, what waits for a lock is given up, on the server too, and not done later",
-      async (_, way) => {
-        const { name, url } = await database();
-        await served(
-          { ...(await way(name)), DB_POOL_SIZE: "1", DB_MAX_OVERFLOW: "0", ...driver },
-          async (service) => {
-            const user = await service.newcomer();
-            const { id } = await user.task({ title: "before" });
-            await session(url, async (client) => {
-              await client.query("begin");
-              await client.query("select from tasks where id = $1 for update", [id]);
-              const began = performance.now();
-              const changes = [user.put(id, { title: "late" }), user.complete(id)];
-              const creations = ["a", "b", "c"].map((title) => user.post({ title }));
-              const [changed, created] = await Promise.all([Promise.all(changes), Promise.all(creations)]);
-              expect(performance.now() - began).toBeLessThan(12_000);
-              expect(changed.map(({ status }) => status)).toEqual([503, 503]);
-              await Bun.sleep(500);
-              const waiting = await client.query(
-                "select query from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-              );
-              expect(waiting.rows).toEqual([]);
-              await client.query("rollback");
-              await Bun.sleep(500);
-              const tasks = (await (await user.get()).json()) as Task[];
-              expect(tasks.find((task) => task.id === id)).toMatchObject({
-                title: "before",
-                completed: false,
-              });
-              // One that says `Retry-After` was not done: else a client would do it twice.
-              const promised = created.flatMap(({ status, headers }, n) =>
-                status === 503 && headers.has("retry-after") ? ["abc"[n]] : [],
-              );
-              expect(tasks.filter(({ title }) => promised.includes(title))).toEqual([]);
-            });
-          },
-        );
-      },
-    );
+    test.each(ways)("%s, what waits for a lock is given up, on the server too, and not done later", async (_, way) => {
+      const { name, url } = await database();
+      await served({ ...(await way(name)), DB_POOL_SIZE: "1", DB_MAX_OVERFLOW: "0", ...driver }, async (service) => {
+        const user = await service.newcomer();
+        const { id } = await user.task({ title: "before" });
+        await session(url, async (client) => {
+          await client.query("begin");
+          await client.query("select from tasks where id = $1 for update", [id]);
+          const began = performance.now();
+          const changes = [user.put(id, { title: "late" }), user.complete(id)];
+          const creations = ["a", "b", "c"].map((title) => user.post({ title }));
+          const [changed, created] = await Promise.all([Promise.all(changes), Promise.all(creations)]);
+          expect(performance.now() - began).toBeLessThan(12_000);
+          expect(changed.map(({ status }) => status)).toEqual([503, 503]);
+          await Bun.sleep(500);
+          const waiting = await client.query(
+            "select query from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+          );
+          expect(waiting.rows).toEqual([]);
+          await client.query("rollback");
+          await Bun.sleep(500);
+          const tasks = (await (await user.get()).json()) as Task[];
+          expect(tasks.find((task) => task.id === id)).toMatchObject({
+            title: "before",
+            completed: false,
+          });
+          // One that says `Retry-After` was not done: else a client would do it twice.
+          const promised = created.flatMap(({ status, headers }, n) =>
+            status === 503 && headers.has("retry-after") ? ["abc"[n]] : [],
+          );
+          expect(tasks.filter(({ title }) => promised.includes(title))).toEqual([]);
+        });
+      });
+    });
   });
 
   test("TLS is used where it is offered, without a word in the URL", () =>
@@ -278,8 +267,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
     ["quotes", (url: string) => `"${url}"`],
     [
       "Prisma's and Supabase's parameters",
-      (url: string) =>
-        `${url}?schema=public&connection_limit=1&pool_timeout=10&pgbouncer=true&supa=base-pooler.x`,
+      (url: string) => `${url}?schema=public&connection_limit=1&pool_timeout=10&pgbouncer=true&supa=base-pooler.x`,
     ],
   ])("a URL with %s reaches it", async (_, written) => {
     const { url } = await database();
@@ -320,8 +308,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       const journal = () =>
         session(
           url,
-          async (client) =>
-            (await client.query("select * from drizzle.__drizzle_migrations order by id")).rows,
+          async (client) => (await client.query("select * from drizzle.__drizzle_migrations order by id")).rows,
         );
       const [theirs] = await journal();
 
@@ -331,9 +318,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       expect(await exists(url, "second_posts")).toBe(true);
       await served({ DATABASE_URL: url }, async (service) => {
         await works(service);
-        expect(await (await (await service.newcomer("somebody")).get()).json()).toMatchObject([
-          { title: "kept" },
-        ]);
+        expect(await (await (await service.newcomer("somebody")).get()).json()).toMatchObject([{ title: "kept" }]);
       });
       // Once more changes nothing.
       const before = await journal();

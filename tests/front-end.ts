@@ -14,13 +14,7 @@ export function frontEndProject({ when = Date.now(), table = "front_end_posts" }
   );
   symlinkSync(resolve("node_modules"), join(directory, "node_modules"));
   const generate = Bun.spawnSync(
-    [
-      "node_modules/.bin/drizzle-kit",
-      "generate",
-      "--dialect=postgresql",
-      `--schema=${schema}`,
-      "--out=drizzle",
-    ],
+    ["node_modules/.bin/drizzle-kit", "generate", "--dialect=postgresql", `--schema=${schema}`, "--out=drizzle"],
     { cwd: directory, stdout: "pipe", stderr: "pipe" },
   );
   if (generate.exitCode !== 0) throw new Error(`${generate.stdout}${generate.stderr}`);

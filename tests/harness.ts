@@ -61,10 +61,7 @@ async function embeddedDatabase(): Promise<string> {
 }
 
 /** The service in a process of its own, once it can take requests, or once it listens. */
-export async function spawnService(
-  settings: Record<string, string> = {},
-  until: "ready" | "listening" = "ready",
-) {
+export async function spawnService(settings: Record<string, string> = {}, until: "ready" | "listening" = "ready") {
   const child = Bun.spawn([...COMMAND, "serve"], {
     env: {
       PATH: process.env.PATH,

@@ -47,9 +47,7 @@ describe("a POST with an Idempotency-Key", () => {
     const again = await user.post({ title: "Buy milk" }, headers);
     expect([again.status, again.headers.get("etag")]).toEqual([201, changed.headers.get("etag")]);
     expect(await taskOf(again)).toEqual(await taskOf(changed));
-    expect(
-      await statusOf(user.post({ title: "Buy bread", completed: true, description: "rye" }, headers)),
-    ).toBe(422);
+    expect(await statusOf(user.post({ title: "Buy bread", completed: true, description: "rye" }, headers))).toBe(422);
   });
 
   test.each([
@@ -173,9 +171,7 @@ describe("a POST with an Idempotency-Key", () => {
   test("tells keys apart by case, and to the last character", async () => {
     const user = await service.newcomer();
     const keys = ["key", "KEY", "key.", "ke", "key0"];
-    const answers = await Promise.all(
-      keys.map((key) => user.post({ title: "x" }, { "idempotency-key": key })),
-    );
+    const answers = await Promise.all(keys.map((key) => user.post({ title: "x" }, { "idempotency-key": key })));
     const ids = await Promise.all(answers.map(async (answer) => (await taskOf(answer)).id));
     expect(new Set(ids).size).toBe(5);
   });
@@ -185,9 +181,7 @@ describe("a POST with an Idempotency-Key", () => {
     const rounds = Array.from({ length: 60 }, async (_, i) => {
       const headers = { ...key(), "content-type": "application/json", authorization: `Bearer ${user.token}` };
       const body = JSON.stringify({ title: `${i}` });
-      await fetch(user.path(), { method: "POST", body, headers, signal: AbortSignal.timeout(i % 30) }).catch(
-        () => {},
-      );
+      await fetch(user.path(), { method: "POST", body, headers, signal: AbortSignal.timeout(i % 30) }).catch(() => {});
       const answer = await fetch(user.path(), { method: "POST", body, headers });
       expect(answer.status).toBe(201);
     });
@@ -226,10 +220,7 @@ describe("fifty POSTs of one key at once, over two services", async () => {
     const [a, b] = await both();
     const headers = key();
     const answers = await Promise.all(
-      Array.from({ length: 25 }).flatMap(() => [
-        a.post({ title: "a" }, headers),
-        b.post({ title: "b" }, headers),
-      ]),
+      Array.from({ length: 25 }).flatMap(() => [a.post({ title: "a" }, headers), b.post({ title: "b" }, headers)]),
     );
     const [task] = await all(a);
     expect(answers.map(({ status }) => status)).toEqual(
@@ -244,9 +235,7 @@ describe("fifty POSTs of one key at once, over two services", async () => {
     const keyed = keys.flatMap((headers, i) =>
       [a, b, a, b].map((user) => statusOf(user.post({ title: `${i}` }, headers))),
     );
-    const keyless = [a, b].flatMap((user) =>
-      Array.from({ length: 20 }, () => statusOf(user.post({ title: "x" }))),
-    );
+    const keyless = [a, b].flatMap((user) => Array.from({ length: 20 }, () => statusOf(user.post({ title: "x" }))));
     expect(new Set(await Promise.all([...keyed, ...keyless]))).toEqual(new Set([201]));
     const titles = (await all(a)).map(({ title }) => title);
     expect(titles.filter((title) => title === "x")).toHaveLength(40);

@@ -37,22 +37,21 @@ const fields = (field: string, values: readonly (readonly [unknown, string])[]) 
   values.map(([value, type]) => [field, value, type] as [string, unknown, string]);
 
 describe("a value that is wrong is named and not echoed", () => {
-  test.each([
-    ...fields("title", TITLES),
-    ...fields("description", DESCRIPTIONS),
-    ...fields("completed", BOOLEANS),
-  ])("%s: %j on POST and PUT", async (field, value, type) => {
-    const user = await service.newcomer();
-    const { id } = await user.task();
-    for (const answer of [
-      await user.post({ title: "x", [field]: value }),
-      await user.put(id, { title: "x", [field]: value }),
-    ]) {
-      expect(answer.status).toBe(422);
-      const { errors } = (await answer.json()) as Problem;
-      expect(errors).toEqual([{ loc: ["body", field], msg: expect.any(String), type }]);
-    }
-  });
+  test.each([...fields("title", TITLES), ...fields("description", DESCRIPTIONS), ...fields("completed", BOOLEANS)])(
+    "%s: %j on POST and PUT",
+    async (field, value, type) => {
+      const user = await service.newcomer();
+      const { id } = await user.task();
+      for (const answer of [
+        await user.post({ title: "x", [field]: value }),
+        await user.put(id, { title: "x", [field]: value }),
+      ]) {
+        expect(answer.status).toBe(422);
+        const { errors } = (await answer.json()) as Problem;
+        expect(errors).toEqual([{ loc: ["body", field], msg: expect.any(String), type }]);
+      }
+    },
+  );
 
   test.each(BOOLEANS)("completed: %j on PATCH", async (completed) => {
     const user = await service.newcomer();
@@ -178,8 +177,7 @@ describe("a body", () => {
   const create = async (body: string | Buffer | ReadableStream, headers: Record<string, string> = {}) => {
     const user = await service.newcomer();
     const authorization = `Bearer ${user.token}`;
-    return (await fetch(user.path(), { method: "POST", body, headers: { authorization, ...headers } }))
-      .status;
+    return (await fetch(user.path(), { method: "POST", body, headers: { authorization, ...headers } })).status;
   };
   const json = { "content-type": "application/json" };
 
@@ -217,17 +215,10 @@ describe("a body", () => {
     expect(await create('{"title":"x"}', { ...json, "content-encoding": encoding })).toBe(status);
   });
 
-  test.each([
-    "{",
-    "",
-    " ",
-    "{title:'x'}",
-    '{"title":"x"',
-    '{"title":"x"}}',
-    "title=x",
-    "NaN",
-    "[".repeat(50_000),
-  ])("of %j is 400", async (body) => expect(await create(body, json)).toBe(400));
+  test.each(["{", "", " ", "{title:'x'}", '{"title":"x"', '{"title":"x"}}', "title=x", "NaN", "[".repeat(50_000)])(
+    "of %j is 400",
+    async (body) => expect(await create(body, json)).toBe(400),
+  );
 
   test.each([[[0xff]], [[0xc3, 0x28]], [[0xed, 0xa0, 0x80]], [[0xf8, 0x88, 0x80, 0x80, 0x80]]])(
     "with the bytes %j in its text is 400",
@@ -238,9 +229,7 @@ describe("a body", () => {
   );
 
   test("that repeats a key, or names a prototype, harms nothing", async () => {
-    expect(await create('{"title":1,"title":"last wins","__proto__":{"x":1},"constructor":{}}', json)).toBe(
-      201,
-    );
+    expect(await create('{"title":1,"title":"last wins","__proto__":{"x":1},"constructor":{}}', json)).toBe(201);
     expect("x" in {}).toBe(false);
   });
 });
@@ -284,25 +273,21 @@ describe("a body that may be left out", () => {
     expect(await (await user.get(`/${id}`)).json()).toMatchObject({ completed: false });
   });
 
-  test.each([
-    "application/json",
-    "text/plain",
-    "multipart/form-data",
-    "application/x-www-form-urlencoded",
-    "?",
-  ])("doesn't matter to a DELETE, even one that says it is %s", async (type) => {
-    const user = await service.newcomer();
-    for (const body of [undefined, "", "x"]) {
-      const { id } = await user.task();
-      const answer = await user.send("DELETE", `/${id}`, body, { "content-type": type });
-      expect(answer.status).toBe(204);
-    }
-  });
+  test.each(["application/json", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "?"])(
+    "doesn't matter to a DELETE, even one that says it is %s",
+    async (type) => {
+      const user = await service.newcomer();
+      for (const body of [undefined, "", "x"]) {
+        const { id } = await user.task();
+        const answer = await user.send("DELETE", `/${id}`, body, { "content-type": type });
+        expect(answer.status).toBe(204);
+      }
+    },
+  );
 });
 
 describe("strange HTTP", () => {
-  const get = (path: string, host: string) =>
-    raw(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  const get = (path: string, host: string) => raw(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
 
   test("a short host does not change the path", async () => {
     expect(await get("/zz/health", "x")).toStartWith("HTTP/1.1 404");
@@ -353,11 +338,7 @@ describe("whatever comes", () => {
           almost.map((value) => JSON.stringify(value) ?? ""),
         ),
         async (body) => {
-          for (const answer of [
-            await user.post(body),
-            await user.put(id, body),
-            await user.complete(id, body),
-          ])
+          for (const answer of [await user.post(body), await user.put(id, body), await user.complete(id, body)])
             expect(answer.status).toBeLessThan(500);
         },
       ),
@@ -387,17 +368,7 @@ describe("whatever comes", () => {
 
   test("a list parameter is never a 5xx", async () => {
     const user = await service.newcomer();
-    const name = fc.constantFrom(
-      "status",
-      "search",
-      "sort",
-      "order",
-      "limit",
-      "cursor",
-      "completed",
-      "offset",
-      "skip",
-    );
+    const name = fc.constantFrom("status", "search", "sort", "order", "limit", "cursor", "completed", "offset", "skip");
     await fc.assert(
       fc.asyncProperty(name, anyText, async (name, value) => {
         const query = `?${name}=${encodeURIComponent(value.toWellFormed())}`;

@@ -97,9 +97,7 @@ function apply(model: Model, operation: Operation, name: string, seen: Seen): [M
       const now = tasks.get(task);
       if (first !== undefined && first !== sent) return [model, { status: 422 }];
       if (first !== undefined)
-        return now === undefined
-          ? [model, { status: 404 }]
-          : [model, { status: 201, task, ...now, replayed: true }];
+        return now === undefined ? [model, { status: 404 }] : [model, { status: 201, task, ...now, replayed: true }];
       const made = { title, completed, version: 0 };
       const next = withTask(task, made);
       return [
@@ -110,9 +108,7 @@ function apply(model: Model, operation: Operation, name: string, seen: Seen): [M
     case "clear": {
       const { status, looked = [...tasks.keys()] } = operation;
       const left = new Map(
-        [...tasks].filter(
-          ([task, { completed }]) => !looked.includes(task) || (status === "completed" && !completed),
-        ),
+        [...tasks].filter(([task, { completed }]) => !looked.includes(task) || (status === "completed" && !completed)),
       );
       return [
         { keys, tasks: left },
@@ -155,11 +151,7 @@ interface State {
 }
 
 /** The orders, one after the other, in which the operations would have been answered as they were. */
-function* explanations(
-  operations: [Operation, Answered, string][],
-  state: State,
-  seen: Seen,
-): Generator<State> {
+function* explanations(operations: [Operation, Answered, string][], state: State, seen: Seen): Generator<State> {
   if (operations.length === 0) yield state;
   for (const [i, [operation, answered, name]] of operations.entries()) {
     // It first looks at what is there. What is created before it is done stays, and a list meanwhile has all.
@@ -174,11 +166,7 @@ function* explanations(
     const [model, outcome] = apply(state.model, operation, name, seen);
     const tags = agree(outcome, answered, state.tags);
     if (tags !== undefined)
-      yield* explanations(
-        operations.toSpliced(i, 1),
-        { model, tags, outcomes: [...state.outcomes, outcome] },
-        seen,
-      );
+      yield* explanations(operations.toSpliced(i, 1), { model, tags, outcomes: [...state.outcomes, outcome] }, seen);
   }
 }
 
@@ -225,17 +213,10 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 );
 
 /** What a client sends and what comes back. `ids` are those of the tasks whose names are known when a round begins. */
-async function send(
-  operation: Operation,
-  user: User,
-  ids: Map<string, number>,
-  seen: string,
-): Promise<Response> {
+async function send(operation: Operation, user: User, ids: Map<string, number>, seen: string): Promise<Response> {
   const id = "task" in operation ? (ids.get(operation.task) ?? 999_999_999) : 0;
   const tag =
-    "condition" in operation
-      ? { none: undefined, seen, "*": "*", never: '"0"' }[operation.condition]
-      : undefined;
+    "condition" in operation ? { none: undefined, seen, "*": "*", never: '"0"' }[operation.condition] : undefined;
   const ifMatch = { ...(tag !== undefined && { "if-match": tag }) };
   switch (operation.kind) {
     case "put":
@@ -303,8 +284,7 @@ async function play(rounds: Operation[][], users: [User, User]) {
     ]);
     for (const [i, operation] of round.entries()) {
       const { id } = answers[i] ?? {};
-      if (operation.kind === "post" && operation.key !== undefined && id !== undefined)
-        ids.set(operation.key, id);
+      if (operation.kind === "post" && operation.key !== undefined && id !== undefined) ids.set(operation.key, id);
     }
     // What is there afterwards is part of what must be explained.
     const afterwards = await Promise.all(
@@ -319,8 +299,7 @@ async function play(rounds: Operation[][], users: [User, User]) {
 
     const explained = [...explanations(named, { model, tags, outcomes: [] }, seen)].flatMap((state) => {
       const after = afterwards.reduce<Tags | undefined>(
-        (tags, [operation, answered]) =>
-          tags && agree(apply(state.model, operation, "", seen)[1], answered, tags),
+        (tags, [operation, answered]) => tags && agree(apply(state.model, operation, "", seen)[1], answered, tags),
         state.tags,
       );
       return after === undefined ? [] : [{ ...state, tags: after }];

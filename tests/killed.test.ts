@@ -14,9 +14,7 @@ const directory = mkdtempSync(join(tmpdir(), "tasks-api-killed-"));
 
 const DATABASES = [
   ["an embedded database", { settings: { DATABASE_URL: `pglite://${directory}` }, kills: 2, each: 10 }],
-  ...(hasServer
-    ? ([["a server", { settings: await databaseSettings(), kills: 15, each: 20 }]] as const)
-    : []),
+  ...(hasServer ? ([["a server", { settings: await databaseSettings(), kills: 15, each: 20 }]] as const) : []),
 ] as const;
 
 const TITLE = "title of the first";
@@ -32,9 +30,7 @@ const tagged = async (user: User, id: number) => {
 async function requestsOf(user: User, name: string, each: number) {
   const [edited, editedByTwo, toggled] = await Promise.all(
     [each, each, each].map(async (n) => {
-      const tasks = await Promise.all(
-        Array.from({ length: n / 2 }, () => user.task({ title: "made before" })),
-      );
+      const tasks = await Promise.all(Array.from({ length: n / 2 }, () => user.task({ title: "made before" })));
       return Promise.all(tasks.map(({ id }) => tagged(user, id)));
     }),
   );

@@ -44,9 +44,7 @@ test("auth/, db/ and tasks/ don't know who uses them", () => {
 test("what a database is says nothing of the drivers, which are known to connect.ts only", () => {
   const drivers = ["src/db/postgres", "src/db/neon", "src/db/embedded"];
   expect(arrowsFrom("src/db/database", "src/db/")).toEqual([]);
-  expect(new Set(arrowsFrom("src/", ...drivers).map(({ file }) => file))).toEqual(
-    new Set(["src/db/connect.ts"]),
-  );
+  expect(new Set(arrowsFrom("src/", ...drivers).map(({ file }) => file))).toEqual(new Set(["src/db/connect.ts"]));
 });
 
 test("no file has more than 250 lines", () => {
@@ -54,8 +52,6 @@ test("no file has more than 250 lines", () => {
 });
 
 test("only the entry, and what stops it, touches the process", () => {
-  const touching = files
-    .filter(({ text }) => /\bprocess\.(exit|env|argv|on)\b/.test(text))
-    .map(({ file }) => file);
+  const touching = files.filter(({ text }) => /\bprocess\.(exit|env|argv|on)\b/.test(text)).map(({ file }) => file);
   expect(touching.toSorted()).toEqual(["src/index.ts", "src/serve.ts"]);
 });

@@ -180,20 +180,12 @@ describe("the address of the next page", () => {
     expect(answer).toStartWith("HTTP/1.1 200");
     const link = /^link: <([^>]*)>; rel="next"$/im.exec(answer)?.[1] ?? "";
     expect(link).toStartWith("/api/a%7Cb%2F%C3%BC%20c/tasks?limit=1&a=1&a=2&b=%26&cursor=");
-    expect(
-      (await fetch(service.url + link, { headers: { authorization: `Bearer ${user.token}` } })).status,
-    ).toBe(200);
+    expect((await fetch(service.url + link, { headers: { authorization: `Bearer ${user.token}` } })).status).toBe(200);
   });
 });
 
 describe("a search", () => {
-  const tasks = [
-    "100% sure",
-    "snake_case",
-    "back\\slash",
-    "ÉCOLE",
-    { title: "x", description: "Привет, Milk" },
-  ];
+  const tasks = ["100% sure", "snake_case", "back\\slash", "ÉCOLE", { title: "x", description: "Привет, Milk" }];
 
   test.each([
     ["%", ["100% sure"]],

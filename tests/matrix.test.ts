@@ -55,9 +55,7 @@ async function live(service: Service): Promise<Task[]> {
   const afterwards = (await (await user.get(`/${first.id}`)).json()) as Task;
   expect(afterwards.completed).toBe(false);
   expect(Date.parse(afterwards.updated_at)).toBeGreaterThanOrEqual(Date.parse(first.updated_at) + 10);
-  const answers = await Promise.all(
-    toggled.map(async (answer) => ((await answer.json()) as Task).updated_at),
-  );
+  const answers = await Promise.all(toggled.map(async (answer) => ((await answer.json()) as Task).updated_at));
   expect(new Set(answers).size).toBe(10);
 
   const put = await user.put(second.id, { description: null, completed: true });
@@ -124,21 +122,14 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("over a server
     };
     return { name, url, execute };
   }
-  const at = (port: number, name: string, user = users.owner) =>
-    `postgres://${user}@127.0.0.1:${port}/${name}`;
+  const at = (port: number, name: string, user = users.owner) => `postgres://${user}@127.0.0.1:${port}/${name}`;
 
   /** How the service reaches a database. */
   const ways: [string, (name: string, user?: string) => Settings][] = [
     ["PostgreSQL itself", (name, user) => ({ DATABASE_URL: at(server.port, name, user) })],
-    [
-      "PgBouncer, transaction mode",
-      (name, user) => ({ DATABASE_URL: at(poolers[0]?.port ?? 0, name, user) }),
-    ],
+    ["PgBouncer, transaction mode", (name, user) => ({ DATABASE_URL: at(poolers[0]?.port ?? 0, name, user) })],
     ["PgBouncer, session mode", (name, user) => ({ DATABASE_URL: at(poolers[1]?.port ?? 0, name, user) })],
-    [
-      "Neon's driver",
-      (name, user) => ({ DATABASE_URL: at(server.port, name, user), NEON_WSPROXY: proxy.address }),
-    ],
+    ["Neon's driver", (name, user) => ({ DATABASE_URL: at(server.port, name, user), NEON_WSPROXY: proxy.address })],
     [
       "Neon's driver and PgBouncer, transaction mode",
       (name, user) => ({ DATABASE_URL: at(poolers[0]?.port ?? 0, name, user), NEON_WSPROXY: proxy.address }),
@@ -194,9 +185,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("over a server
       const stored =
         await client`select id::int, (extract(epoch from updated_at) * 1000)::bigint::text as milliseconds from tasks`;
       await client.close();
-      expect(
-        Object.fromEntries(left.map(({ id, updated_at }) => [id, String(Date.parse(updated_at))])),
-      ).toEqual(
+      expect(Object.fromEntries(left.map(({ id, updated_at }) => [id, String(Date.parse(updated_at))]))).toEqual(
         Object.fromEntries(
           stored.map(({ id, milliseconds }: { id: number; milliseconds: string }) => [id, milliseconds]),
         ),
@@ -235,13 +224,9 @@ describe.skipIf(!hasServer)("over an embedded Postgres,", () => {
     ["as it comes", () => {}],
     [
       "whose transactions are serializable by default",
-      ({ configuration }) =>
-        appendFileSync(configuration, "\ndefault_transaction_isolation = serializable\n"),
+      ({ configuration }) => appendFileSync(configuration, "\ndefault_transaction_isolation = serializable\n"),
     ],
-    [
-      "whose dates are German",
-      ({ configuration }) => appendFileSync(configuration, "\ndatestyle = 'German, DMY'\n"),
-    ],
+    ["whose dates are German", ({ configuration }) => appendFileSync(configuration, "\ndatestyle = 'German, DMY'\n")],
     [
       "in which a front end's Drizzle has migrated last",
       async ({ files }) => {

@@ -88,8 +88,7 @@ function mutantsOf(file: string, source: string): Mutant[] {
     if (ts.isExpressionStatement(node)) replace(node, ";");
     if (ts.isAwaitExpression(node)) replace(node, node.expression.getText());
     if (ts.isReturnStatement(node) && node.expression !== undefined) replace(node, "return;");
-    if (ts.isSpreadAssignment(node) || ts.isSpreadElement(node))
-      replace(node, ts.isSpreadElement(node) ? "" : "...{}");
+    if (ts.isSpreadAssignment(node) || ts.isSpreadElement(node)) replace(node, ts.isSpreadElement(node) ? "" : "...{}");
     if (ts.isPropertyAssignment(node) && ts.isObjectLiteralExpression(node.parent)) replace(node, "...{}");
     ts.forEachChild(node, visit);
   };
@@ -130,8 +129,7 @@ for (const [index, { file, start, end, text }] of sample.entries()) {
   const prefix = Object.keys(TESTS).findLast((prefix) => file.startsWith(prefix)) ?? "src/";
   const asked = new Set(TESTS[prefix]?.map((name) => `${name}.test.ts`));
   for (const name of tests)
-    if (new RegExp(`^import (?!type).* from "../${file}"`, "m").test(await read(`tests/${name}`)))
-      asked.add(name);
+    if (new RegExp(`^import (?!type).* from "../${file}"`, "m").test(await read(`tests/${name}`))) asked.add(name);
   const paths = [...asked].filter((name) => tests.includes(name)).map((name) => `./tests/${name}`);
   if (!sound.has(paths.join()) && !pass(paths)) throw new Error(`${paths.join(" ")}: fail as it is`);
   sound.add(paths.join());

@@ -22,8 +22,7 @@ export function neonProxy() {
     port: 0,
     fetch(request, server) {
       const address = new URL(request.url).searchParams.get("address") ?? "";
-      if (!server.upgrade(request, { data: { address, waiting: [] } }))
-        return new Response(null, { status: 400 });
+      if (!server.upgrade(request, { data: { address, waiting: [] } })) return new Response(null, { status: 400 });
     },
     websocket: {
       async open(ws) {

@@ -17,8 +17,7 @@ interface Settings {
 
 /** From 1.21 on it can keep track of prepared statements (`max_prepared_statements`); Debian 12 has 1.18. */
 export const tracksStatements =
-  program !== undefined &&
-  Number(/1\.(\d+)/.exec(Bun.spawnSync([program, "--version"]).stdout.toString())?.[1]) >= 21;
+  program !== undefined && Number(/1\.(\d+)/.exec(Bun.spawnSync([program, "--version"]).stdout.toString())?.[1]) >= 21;
 
 /**
  * A PgBouncer on a port of its own, in front of the server that `url` names, with every database of it. All of

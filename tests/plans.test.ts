@@ -80,10 +80,7 @@ const operations: [string, () => Promise<unknown>][] = [
     ]),
   ),
   ["list with an offset", () => tasks.list({ ...listing, offset: 5, sort: "created_at", order: "desc" })],
-  [
-    "list what is pending",
-    () => tasks.list({ ...listing, status: "pending", sort: "created_at", order: "desc" }),
-  ],
+  ["list what is pending", () => tasks.list({ ...listing, status: "pending", sort: "created_at", order: "desc" })],
   ["search", () => tasks.list({ ...listing, search: "milk", sort: "title", order: "asc" })],
   ["create", () => tasks.create({ title: "x" })],
   ["find", () => tasks.find(7)],
@@ -101,8 +98,7 @@ const operations: [string, () => Promise<unknown>][] = [
 ];
 
 /** What is asked at once goes together. */
-const many = (ask: (id: number) => Promise<unknown>[]) =>
-  Promise.all([7, 1007, 2007, 3007].flatMap((id) => ask(id)));
+const many = (ask: (id: number) => Promise<unknown>[]) => Promise.all([7, 1007, 2007, 3007].flatMap((id) => ask(id)));
 const page = () => tasks.list({ ...listing, sort: "created_at", order: "desc" });
 
 test.each(operations)("%s reads no other user's rows", async (_, operation) => {
@@ -112,8 +108,7 @@ test.each(operations)("%s reads no other user's rows", async (_, operation) => {
   for (const plan of plans) {
     const removed = (plan["Rows Removed by Filter"] ?? 0) + (plan["Rows Removed by Index Recheck"] ?? 0);
     expect(plan["Actual Rows"] + removed).toBeLessThanOrEqual(EACH + 20);
-    if (plan["Node Type"].includes("Index"))
-      expect(plan["Index Cond"]).toMatch(/user_id|\(id = |created_at < /);
+    if (plan["Node Type"].includes("Index")) expect(plan["Index Cond"]).toMatch(/user_id|\(id = |created_at < /);
   }
 });
 

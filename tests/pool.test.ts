@@ -31,8 +31,7 @@ function pool(size: number, answer?: (text: string, attempt: number) => unknown,
   let attempts = 0;
   const open = (name: string): Connection => ({
     send<Row>({ text }: Statement) {
-      if (text.includes("statement_timeout"))
-        return Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
+      if (text.includes("statement_timeout")) return Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
       const { promise, resolve, reject } = Promise.withResolvers<Row[]>();
       sent.push({ text, connection: name, resolve: resolve as never, reject });
       const given = answer?.(text, attempts++);
@@ -91,8 +90,7 @@ describe("the pool", () => {
 
   test("lets an owner take turns with others, however many wait", async () => {
     const { query, sent } = pool(2);
-    for (const owner of ["hog", "hog", "hog", "hog", "other"])
-      void query({ ...SLOW, text: owner }, [], caller(owner));
+    for (const owner of ["hog", "hog", "hog", "hog", "other"]) void query({ ...SLOW, text: owner }, [], caller(owner));
     for (let i = 0; i < 3; i++) {
       await ticks();
       sent[i]?.resolve([]);
@@ -156,23 +154,14 @@ describe("the pool", () => {
     void query({ ...SHORT, text: "other" }, [], caller("other"));
     for (let i = 0; i < 3; i++) void query({ ...SHORT, text: "together" }, [], caller(""));
     await ticks();
-    expect(sent.map(({ text }) => text).sort()).toEqual([
-      "hog",
-      "hog",
-      "other",
-      "together",
-      "together",
-      "together",
-    ]);
+    expect(sent.map(({ text }) => text).sort()).toEqual(["hog", "hog", "other", "together", "together", "together"]);
   });
 
   test("lets who hung up leave their place in the queue to others at once", async () => {
     const { query, sent } = pool(2);
     void query(SLOW, [], caller("other"));
     const gone = new AbortController();
-    const left = Array.from({ length: 32 }, () =>
-      query(SLOW, [], caller("hog", gone.signal)).catch((error) => error),
-    );
+    const left = Array.from({ length: 32 }, () => query(SLOW, [], caller("hog", gone.signal)).catch((error) => error));
     await ticks();
     gone.abort();
     for (const one of left) expect(await one).toBeInstanceOf(HungUp);
@@ -242,15 +231,12 @@ describe("the pool", () => {
     expect(sent.length).toBe(6);
   });
 
-  test.each(["0A000", "26000", "42P05"])(
-    "tries again on a new connection what it is stale for (%s)",
-    async (code) => {
-      const { query, sent, log } = pool(2, (_, attempt) => (attempt === 0 ? failure(code) : [{ n: 1 }]));
-      expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
-      expect(sent.length).toBe(2);
-      expect(log.length).toBeGreaterThan(1);
-    },
-  );
+  test.each(["0A000", "26000", "42P05"])("tries again on a new connection what it is stale for (%s)", async (code) => {
+    const { query, sent, log } = pool(2, (_, attempt) => (attempt === 0 ? failure(code) : [{ n: 1 }]));
+    expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+    expect(sent.length).toBe(2);
+    expect(log.length).toBeGreaterThan(1);
+  });
 
   test.each(["23505", "57014", "42501"])("says what the server refused, once (%s)", async (code) => {
     const { query, sent } = pool(2, () => failure(code));

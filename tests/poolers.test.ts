@@ -50,11 +50,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("through PgBou
   ];
   const poolers: [string, boolean, Settings][] = [
     ["as it comes", true, {}],
-    [
-      "that drops what it doesn't know",
-      true,
-      { ignore_startup_parameters: "statement_timeout, extra_float_digits" },
-    ],
+    ["that drops what it doesn't know", true, { ignore_startup_parameters: "statement_timeout, extra_float_digits" }],
     ["that keeps track of prepared statements", tracksStatements, { max_prepared_statements: "100" }],
     ["that could, and doesn't", tracksStatements, { max_prepared_statements: "0" }],
   ];
@@ -163,12 +159,11 @@ async function load(services: Service[]): Promise<string[]> {
         .slice(0, 5),
     );
     await check("GET, searched", other.get(`?search=${some.title.slice(2)}`), 200, () => [some]);
-    const changed: Task | undefined = await check(
-      "PUT",
-      other.put(some.id, { description }),
-      200,
-      (body: Task) => ({ ...some, description, updated_at: body?.updated_at }),
-    );
+    const changed: Task | undefined = await check("PUT", other.put(some.id, { description }), 200, (body: Task) => ({
+      ...some,
+      description,
+      updated_at: body?.updated_at,
+    }));
     if (changed) tasks.set(some.id, changed);
     const toggled: Task | undefined = await check("PATCH", user.complete(some.id), 200, (body: Task) => ({
       ...some,

@@ -51,10 +51,7 @@ async function run(words: string[], settings: Record<string, string> = {}, cwd =
 }
 
 /** A newcomer's start: no settings but a port. Ends it after `use`. */
-async function firstStart(
-  cwd: string,
-  use: (service: { url: string; welcome: () => string }) => Promise<void>,
-) {
+async function firstStart(cwd: string, use: (service: { url: string; welcome: () => string }) => Promise<void>) {
   const child = Bun.spawn([...command], {
     cwd,
     env: { PATH: process.env.PATH, PORT: "0" },
@@ -156,10 +153,7 @@ describe("the embedded database", () => {
     const settings = { DATABASE_URL: `pglite://${emptyFolder()}/data` };
     const first = await spawnService(settings);
     const second = await run(["serve"], { ...SETTINGS, ...settings, PORT: "0" });
-    expect([second.exitCode, second.err]).toEqual([
-      1,
-      expect.stringMatching(/in use by another process.*\n$/),
-    ]);
+    expect([second.exitCode, second.err]).toEqual([1, expect.stringMatching(/in use by another process.*\n$/)]);
     first.child.kill("SIGKILL");
     await first.child.exited;
     expect(await (await spawnService(settings)).stop()).toBe(0);
@@ -171,8 +165,7 @@ describe("a start is refused", () => {
     const bad = { ENVIRONMENT: "production", PORT: "x", LOG_LEVEL: "x", BETTER_AUTH_SECRET: "hunter2" };
     const { exitCode, out, err, seconds } = await run(["serve"], bad);
     expect([exitCode, out]).toEqual([1, ""]);
-    for (const name of ["PORT", "LOG_LEVEL", "BETTER_AUTH_SECRET", "DATABASE_URL"])
-      expect(err).toContain(name);
+    for (const name of ["PORT", "LOG_LEVEL", "BETTER_AUTH_SECRET", "DATABASE_URL"]) expect(err).toContain(name);
     expect(err).not.toContain("hunter2");
     expect(seconds).toBeLessThan(1);
   });

@@ -7,16 +7,8 @@ import { hasHaproxy, hasNginx, NGINX, startHaproxy, startNginx } from "./proxies
 setDefaultTimeout(60_000);
 
 const proxies: [string, boolean, (url: string) => ReturnType<typeof startHaproxy>][] = [
-  [
-    "nginx that keeps connections but says that it closes them",
-    hasNginx,
-    (url) => startNginx(url, NGINX.plain),
-  ],
-  [
-    "nginx that keeps connections and compresses",
-    hasNginx,
-    (url) => startNginx(url, NGINX.keepingConnections),
-  ],
+  ["nginx that keeps connections but says that it closes them", hasNginx, (url) => startNginx(url, NGINX.plain)],
+  ["nginx that keeps connections and compresses", hasNginx, (url) => startNginx(url, NGINX.keepingConnections)],
   ["HAProxy", hasHaproxy, startHaproxy],
 ];
 
@@ -79,9 +71,7 @@ describe.each(proxies)("behind %s", (_, isHere, start) => {
       const user = await newcomer(writer.id);
       const description = "x".repeat(1000);
       for (let n = 0; n < 200; n += 20)
-        await Promise.all(
-          Array.from({ length: 20 }, (_, m) => writer.task({ title: `${n + m}`, description })),
-        );
+        await Promise.all(Array.from({ length: 20 }, (_, m) => writer.task({ title: `${n + m}`, description })));
       for (const encoding of ["gzip", "identity"]) {
         const answer = await user.get("", { "accept-encoding": encoding });
         expect(((await answer.json()) as Task[]).length).toBe(200);

@@ -122,9 +122,7 @@ describe("the tables in README", () => {
     loadConfig(watched);
     const names = [...read].filter((name) => !name.endsWith("_FILE")).toSorted();
     expect(settings.map(({ name }) => name).toSorted()).toEqual(names);
-    const example = [...readFileSync(".env.example", "utf8").matchAll(/^# ([A-Z_]+)=/gm)].map(
-      ([, name]) => name,
-    );
+    const example = [...readFileSync(".env.example", "utf8").matchAll(/^# ([A-Z_]+)=/gm)].map(([, name]) => name);
     expect(example.toSorted()).toEqual(names);
   });
 
@@ -153,9 +151,7 @@ describe("the tables in README", () => {
       return paths.map((path) => `${method} ${path.replace(/^[A-Z]+ /, "").replace(/\?.*/, "")}`);
     });
     const OUTSIDE = ["GET /", "GET /docs", "GET /metrics", "GET /openapi.json"];
-    expect([...new Set(named)].filter((one) => !OUTSIDE.includes(one)).toSorted()).toEqual(
-      operations.toSorted(),
-    );
+    expect([...new Set(named)].filter((one) => !OUTSIDE.includes(one)).toSorted()).toEqual(operations.toSorted());
   });
 });
 

@@ -45,24 +45,15 @@ describe("a client that hangs up", () => {
   test.each([
     ["Content-Length: 500", "0123456789"],
     ["Transfer-Encoding: chunked", '10\r\n{"title":"Half"}\r\n'],
-  ])(
-    "in the middle of its body (%s) is logged as 499, not as an error, and creates nothing",
-    async (framing, part) => {
-      const user = await service.newcomer();
-      const id = crypto.randomUUID();
-      const request = head(
-        user,
-        `POST ${new URL(user.path()).pathname}`,
-        id,
-        "Content-Type: application/json",
-        framing,
-      );
-      await sendAndHangUp([...request.slice(0, -1), part]);
-      expect(await lineOf(id)).toMatchObject({ level: "INFO", status: 499, user_id: user.id });
-      expect(service.lines.filter((line) => line.includes('"level":"ERROR"'))).toEqual([]);
-      expect(await (await user.get()).json()).toEqual([]);
-    },
-  );
+  ])("in the middle of its body (%s) is logged as 499, not as an error, and creates nothing", async (framing, part) => {
+    const user = await service.newcomer();
+    const id = crypto.randomUUID();
+    const request = head(user, `POST ${new URL(user.path()).pathname}`, id, "Content-Type: application/json", framing);
+    await sendAndHangUp([...request.slice(0, -1), part]);
+    expect(await lineOf(id)).toMatchObject({ level: "INFO", status: 499, user_id: user.id });
+    expect(service.lines.filter((line) => line.includes('"level":"ERROR"'))).toEqual([]);
+    expect(await (await user.get()).json()).toEqual([]);
+  });
 
   test.skipIf(!hasServer)("while the database is at work is logged as 499, not as an error", async () => {
     const user = await service.newcomer();

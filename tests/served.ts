@@ -5,10 +5,7 @@ export type Settings = Record<string, string>;
 export type Service = Awaited<ReturnType<typeof spawnService>>;
 
 /** Starts the service, uses it once it is ready, and ends it, whatever happened. */
-export async function served<Result>(
-  settings: Settings,
-  use: (service: Service) => Promise<Result>,
-): Promise<Result> {
+export async function served<Result>(settings: Settings, use: (service: Service) => Promise<Result>): Promise<Result> {
   const service = await spawnService(settings, "listening");
   try {
     await ready(service);
@@ -22,8 +19,7 @@ export async function served<Result>(
 export async function ready(service: Service, seconds = 20): Promise<void> {
   const began = performance.now();
   while ((await fetch(`${service.url}/health/ready`)).status !== 200) {
-    if (performance.now() - began > seconds * 1000)
-      throw new Error(`never ready:\n${said(service).join("\n")}`);
+    if (performance.now() - began > seconds * 1000) throw new Error(`never ready:\n${said(service).join("\n")}`);
     await Bun.sleep(50);
   }
 }

@@ -71,8 +71,7 @@ test("a client that doesn't read its answer holds the stop for 13 s, and no long
   const user = await service.newcomer();
   // Six bytes each in JSON: 6 MB in all, of which the kernel holds 4.
   const long = { title: "x", description: "\u0001".repeat(1_000) };
-  for (let round = 0; round < 20; round++)
-    await Promise.all(Array.from({ length: 50 }, () => user.task(long)));
+  for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 50 }, () => user.task(long)));
   const socket = connect(Number(new URL(service.url).port), "localhost").pause();
   socket.write(
     `GET ${user.path().slice(service.url.length)} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${user.token}\r\n\r\n`,
@@ -105,33 +104,30 @@ test("after SIGTERM it takes no new connection for long", async () => {
 test.each([
   [' it"}', 201],
   [" it", 400],
-])(
-  "a request that SIGTERM meets half-way is answered, on a connection that closes (%s: %d)",
-  async (rest, status) => {
-    const service = await spawnService();
-    const user = await service.newcomer();
-    const begun = Promise.withResolvers<void>();
-    const answer = fetch(user.path(), {
-      method: "POST",
-      headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" },
-      body: new ReadableStream({
-        async start(body) {
-          body.enqueue(new TextEncoder().encode('{"title":"Half of'));
-          await Bun.sleep(300);
-          begun.resolve();
-          await Bun.sleep(1000);
-          body.enqueue(new TextEncoder().encode(rest));
-          body.close();
-        },
-      }),
-    });
-    await begun.promise;
-    service.child.kill("SIGTERM");
-    expect((await answer).status).toBe(status);
-    expect((await answer).headers.get("connection")).toBe("close");
-    expect(await service.child.exited).toBe(0);
-  },
-);
+])("a request that SIGTERM meets half-way is answered, on a connection that closes (%s: %d)", async (rest, status) => {
+  const service = await spawnService();
+  const user = await service.newcomer();
+  const begun = Promise.withResolvers<void>();
+  const answer = fetch(user.path(), {
+    method: "POST",
+    headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" },
+    body: new ReadableStream({
+      async start(body) {
+        body.enqueue(new TextEncoder().encode('{"title":"Half of'));
+        await Bun.sleep(300);
+        begun.resolve();
+        await Bun.sleep(1000);
+        body.enqueue(new TextEncoder().encode(rest));
+        body.close();
+      },
+    }),
+  });
+  await begun.promise;
+  service.child.kill("SIGTERM");
+  expect((await answer).status).toBe(status);
+  expect((await answer).headers.get("connection")).toBe("close");
+  expect(await service.child.exited).toBe(0);
+});
 
 test("fifty writes that SIGTERM meets are all answered and all kept", async () => {
   const directory = mkdtempSync(join(tmpdir(), "tasks-"));

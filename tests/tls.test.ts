@@ -13,9 +13,7 @@ async function encrypted(DATABASE_URL: string): Promise<boolean> {
   const db = await connect(loadConfig({ DATABASE_URL }));
   const statement = sql`select ssl from pg_stat_ssl where pid = pg_backend_pid()`;
   try {
-    const [row] = Array.from(
-      (await db.orm.transaction((one) => one.execute(statement))) as Iterable<{ ssl: boolean }>,
-    );
+    const [row] = Array.from((await db.orm.transaction((one) => one.execute(statement))) as Iterable<{ ssl: boolean }>);
     return row?.ssl === true;
   } finally {
     await db.close();
@@ -71,9 +69,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("a server with a certificate of
   test("is verified where the URL says so, by the certificates it names", async () => {
     await expect(encrypted(url("?sslmode=verify-full"))).rejects.toThrow();
     expect(await encrypted(url(`?sslmode=verify-full&sslrootcert=${certificate}`))).toBe(true);
-    await expect(
-      encrypted(url(`?sslmode=verify-full&sslrootcert=${certificate}`, "127.0.0.1")),
-    ).rejects.toThrow();
+    await expect(encrypted(url(`?sslmode=verify-full&sslrootcert=${certificate}`, "127.0.0.1"))).rejects.toThrow();
     expect(await encrypted(url(`?sslrootcert=${certificate}&sslmode=require`, "127.0.0.1"))).toBe(true);
   }, 30_000);
 });

@@ -36,9 +36,7 @@ function verifier(settings: Record<string, string> = {}) {
 const now = () => Math.floor(Date.now() / 1000);
 const later = (seconds: number) => setSystemTime(new Date(Date.now() + seconds * 1000));
 const sign = (claims: JWTPayload = {}, { key = SECRET, header = {} } = {}) =>
-  new SignJWT({ sub: "ada", exp: now() + 300, ...claims })
-    .setProtectedHeader({ alg: "HS256", ...header })
-    .sign(key);
+  new SignJWT({ sub: "ada", exp: now() + 300, ...claims }).setProtectedHeader({ alg: "HS256", ...header }).sign(key);
 const base64url = (text: string | Uint8Array) => Buffer.from(text).toString("base64url");
 
 async function eventually(condition: () => unknown) {
@@ -231,9 +229,7 @@ describe("thirty seconds of leeway", () => {
   ])("hold for a published key: `exp` is %d s away", async (seconds, outcome) => {
     using jwks = await published();
     setSystemTime(new Date("2026-01-01T00:00:00Z"));
-    expect(await verifier(jwks.settings).decide(await jwks.sign({ exp: at(seconds) }))).toMatchObject(
-      outcome,
-    );
+    expect(await verifier(jwks.settings).decide(await jwks.sign({ exp: at(seconds) }))).toMatchObject(outcome);
   });
 });
 
@@ -376,19 +372,16 @@ describe("published keys", () => {
     ["too much", { body: `{"keys":[${" ".repeat(70_000)}]}` }],
     ["silence", { beginsAfter: never() }],
     ["silence after the first byte", { goesOnAfter: never() }],
-  ])(
-    "that were never had, with %s in their place, are out of reach, and asked for once",
-    async (_, answer) => {
-      using jwks = await published();
-      const { decide } = verifier(jwks.settings);
-      Object.assign(jwks.state, answer);
-      const began = performance.now();
-      expect(await decide(await jwks.sign())).toMatchObject(UNREACHABLE);
-      expect(await decide(await jwks.sign({ jti: "2" }))).toMatchObject(UNREACHABLE);
-      expect(jwks.state.fetches).toBe(1);
-      expect(performance.now() - began).toBeLessThan(5500);
-    },
-  );
+  ])("that were never had, with %s in their place, are out of reach, and asked for once", async (_, answer) => {
+    using jwks = await published();
+    const { decide } = verifier(jwks.settings);
+    Object.assign(jwks.state, answer);
+    const began = performance.now();
+    expect(await decide(await jwks.sign())).toMatchObject(UNREACHABLE);
+    expect(await decide(await jwks.sign({ jti: "2" }))).toMatchObject(UNREACHABLE);
+    expect(jwks.state.fetches).toBe(1);
+    expect(performance.now() - began).toBeLessThan(5500);
+  });
 
   test("of almost the size that is read are had", async () => {
     using jwks = await published();
@@ -421,9 +414,7 @@ describe("published keys", () => {
     using jwks = await published();
     const [, claims, signature] = (await jwks.sign()).split(".");
     const header = base64url(JSON.stringify({ alg, kid: "first" }));
-    expect(await verifier(jwks.settings).decide(`${header}.${claims}.${signature}`)).toMatchObject(
-      NO_SUCH_KEY,
-    );
+    expect(await verifier(jwks.settings).decide(`${header}.${claims}.${signature}`)).toMatchObject(NO_SUCH_KEY);
   });
 
   test("are no secrets: none of their spellings signs an HS256 token", async () => {
@@ -433,11 +424,9 @@ describe("published keys", () => {
     const der = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), Buffer.from(x, "base64url")]);
     const pem = `-----BEGIN PUBLIC KEY-----\n${der.toString("base64")}\n-----END PUBLIC KEY-----`;
     for (const key of [x, Buffer.from(x, "base64url"), der, pem, `${pem}\n`, jwks.state.body])
-      expect(await decide(await sign({}, { key: Buffer.from(key), header: { kid: "first" } }))).toMatchObject(
-        {
-          reason: "the token's signature does not match BETTER_AUTH_SECRET",
-        },
-      );
+      expect(await decide(await sign({}, { key: Buffer.from(key), header: { kid: "first" } }))).toMatchObject({
+        reason: "the token's signature does not match BETTER_AUTH_SECRET",
+      });
   });
 });
 
@@ -461,43 +450,34 @@ describe("the log", () => {
   }
 
   const other = new Uint8Array(32);
-  const parts = async (claims: string | Uint8Array) =>
-    (await sign()).replace(/\..*\./, `.${base64url(claims)}.`);
-  const refused: [line: string, token: () => Promise<string> | string, settings?: Record<string, string>][] =
+  const parts = async (claims: string | Uint8Array) => (await sign()).replace(/\..*\./, `.${base64url(claims)}.`);
+  const refused: [line: string, token: () => Promise<string> | string, settings?: Record<string, string>][] = [
+    ["the token is not a JWT: is it Better Auth's session token?", () => "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU"],
+    ["the token is not strict base64url", async () => `${await sign()}=`],
+    ["the token is not JSON in UTF-8", () => parts("{")],
+    ["the token needs BETTER_AUTH_SECRET, which is not set (it is signed HS256)", sign, { BETTER_AUTH_SECRET: "" }],
     [
-      [
-        "the token is not a JWT: is it Better Auth's session token?",
-        () => "vT4nQ8sLw2ZrXk7mB9dYc3hJf6gPa1eU",
-      ],
-      ["the token is not strict base64url", async () => `${await sign()}=`],
-      ["the token is not JSON in UTF-8", () => parts("{")],
-      [
-        "the token needs BETTER_AUTH_SECRET, which is not set (it is signed HS256)",
-        sign,
-        { BETTER_AUTH_SECRET: "" },
-      ],
-      [
-        "the token is not signed with JWT_ALGORITHM (it is signed HS512, not HS256)",
-        () => sign({}, { key: new Uint8Array(64), header: { alg: "HS512" } }),
-      ],
-      [
-        "the token is not signed with JWT_ALGORITHM (it is signed strangely, not HS256)",
-        () => `${base64url('{"alg":"HS256\\n"}')}.${base64url("{}")}.`,
-      ],
-      [
-        "the token's crit demands an extension, and there is none here",
-        () => `${base64url('{"alg":"HS256","crit":["x"]}')}.${base64url("{}")}.`,
-      ],
-      ["the token has no sub: is it from an e-mail-verification link?", () => sign({ sub: "" })],
-      ["the token has no exp", () => parts('{"sub":"ada"}')],
-      ["the token has expired (90 s ago)", () => sign({ exp: now() - 90 })],
-      ["the token expires further ahead than JWT_EXPIRATION_DELTA", () => sign({ exp: now() + 1e6 })],
-      ["the token is not valid yet: are the clocks right? (by its nbf)", () => sign({ nbf: now() + 60 })],
-      ["the token is not valid yet: are the clocks right? (by its iat)", () => sign({ iat: now() + 60 })],
-      ["the token's iss is not JWT_ISSUER", sign, { JWT_ISSUER: "us" }],
-      ["the token's aud is not JWT_AUDIENCE", sign, { JWT_AUDIENCE: "us" }],
-      ["the token's signature does not match BETTER_AUTH_SECRET", () => sign({}, { key: other })],
-    ];
+      "the token is not signed with JWT_ALGORITHM (it is signed HS512, not HS256)",
+      () => sign({}, { key: new Uint8Array(64), header: { alg: "HS512" } }),
+    ],
+    [
+      "the token is not signed with JWT_ALGORITHM (it is signed strangely, not HS256)",
+      () => `${base64url('{"alg":"HS256\\n"}')}.${base64url("{}")}.`,
+    ],
+    [
+      "the token's crit demands an extension, and there is none here",
+      () => `${base64url('{"alg":"HS256","crit":["x"]}')}.${base64url("{}")}.`,
+    ],
+    ["the token has no sub: is it from an e-mail-verification link?", () => sign({ sub: "" })],
+    ["the token has no exp", () => parts('{"sub":"ada"}')],
+    ["the token has expired (90 s ago)", () => sign({ exp: now() - 90 })],
+    ["the token expires further ahead than JWT_EXPIRATION_DELTA", () => sign({ exp: now() + 1e6 })],
+    ["the token is not valid yet: are the clocks right? (by its nbf)", () => sign({ nbf: now() + 60 })],
+    ["the token is not valid yet: are the clocks right? (by its iat)", () => sign({ iat: now() + 60 })],
+    ["the token's iss is not JWT_ISSUER", sign, { JWT_ISSUER: "us" }],
+    ["the token's aud is not JWT_AUDIENCE", sign, { JWT_AUDIENCE: "us" }],
+    ["the token's signature does not match BETTER_AUTH_SECRET", () => sign({}, { key: other })],
+  ];
   const refusedByKey: [
     line: string,
     token: (jwks: Awaited<ReturnType<typeof published>>) => Promise<string>,
@@ -560,10 +540,7 @@ describe("the log", () => {
     said.push("refused: BETTER_AUTH_JWKS_URL can't be reached, or is no JWKS");
     expect(new Set(documented)).toEqual(new Set(said));
     const source = await Bun.file(new URL("../src/auth/tokens.ts", import.meta.url)).text();
-    const reasons = Array.from(
-      source.matchAll(/refuse\(\s*"([^"]+)"/g),
-      ([, reason]) => `refused: ${reason}`,
-    );
+    const reasons = Array.from(source.matchAll(/refuse\(\s*"([^"]+)"/g), ([, reason]) => `refused: ${reason}`);
     expect(new Set(documented)).toEqual(new Set(reasons));
   });
 });

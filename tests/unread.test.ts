@@ -56,8 +56,7 @@ test("who leaves long answers unread gets no more of them; short ones, and other
   const other = await service.newcomer();
   // Six bytes each in JSON.
   const task = { title: "x", description: "\u0001".repeat(1_000) };
-  for (let round = 0; round < 20; round++)
-    await Promise.all(Array.from({ length: 50 }, () => user.task(task)));
+  for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 50 }, () => user.task(task)));
   const { body: before } = await whole(user);
   expect(JSON.parse(before)).toHaveLength(1_000);
   const readers = Array.from({ length: 4 }, () => open(user).pause());

@@ -71,10 +71,7 @@ app.register(async (tasks) => {
     "/api/:user/tasks/:id",
     { schema: { response: { 200: task } } },
     async ({ params: { user, id } }, reply) => {
-      const { rows } = await pool.query(`select ${columns} from tasks where id = $1 and user_id = $2`, [
-        id,
-        user,
-      ]);
+      const { rows } = await pool.query(`select ${columns} from tasks where id = $1 and user_id = $2`, [id, user]);
       return rows[0] ?? reply.code(404).send();
     },
   );

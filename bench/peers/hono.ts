@@ -24,9 +24,7 @@ const listing = validator("query", (query, c) => {
 
 const tasks = new Hono<{ Variables: JwtVariables<{ sub: string }> }>()
   .use("/:user/*", jwt({ secret: BETTER_AUTH_SECRET, alg: "HS256" }))
-  .use("/:user/*", async (c, next) =>
-    c.get("jwtPayload").sub === c.req.param("user") ? next() : c.body(null, 403),
-  )
+  .use("/:user/*", async (c, next) => (c.get("jwtPayload").sub === c.req.param("user") ? next() : c.body(null, 403)))
 
   .get("/:user/tasks", listing, async (c) => {
     const [user, { limit }] = [c.req.param("user"), c.req.valid("query")];

@@ -94,8 +94,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
         : refuse("the token needs BETTER_AUTH_SECRET, which is not set", signed);
     if (!published && alg !== settings.algorithm)
       return refuse("the token is not signed with JWT_ALGORITHM", `${signed}, not ${settings.algorithm}`);
-    if (header.crit !== undefined)
-      return refuse("the token's crit demands an extension, and there is none here");
+    if (header.crit !== undefined) return refuse("the token's crit demands an extension, and there is none here");
 
     const { exp, iat, nbf, sub } = claims;
     if (typeof sub !== "string" || sub === "")

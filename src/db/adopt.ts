@@ -89,9 +89,7 @@ async function takeOver(ask: Ask, from: string | undefined, dryRun: boolean) {
       ...left.map(({ fault, ids }) => `Left in ${name}, since ${fault}: ${ids}`),
       ...(left.length > 0 ? [`Mend these rows in ${name}, and adopting again takes them.`] : []),
       ...(newer > 0 ? [`Left in ${name}, since written after it was adopted: ${newer} rows`] : []),
-      ...(others.length > 0
-        ? [`Left in ${name}, since there is no such column here: ${others.join(", ")}`]
-        : []),
+      ...(others.length > 0 ? [`Left in ${name}, since there is no such column here: ${others.join(", ")}`] : []),
     ].join("\n");
   if (dryRun) return report(`${fit} rows of ${name} would be taken over. Nothing has been changed.`);
   if (adoptedTo !== undefined && fit === 0)
@@ -118,9 +116,7 @@ async function takeOver(ask: Ask, from: string | undefined, dryRun: boolean) {
   await ask(sql.raw(`comment on table ${name} is '${mark.trim().replaceAll("'", "''")}'`));
   await ask(sql`analyze tasks`);
   const renamed = table.isTasks ? " Its name was tasks before." : "";
-  return report(
-    `${fit} rows of ${name} have been taken over; compared one by one, they are the same.${renamed}`,
-  );
+  return report(`${fit} rows of ${name} have been taken over; compared one by one, they are the same.${renamed}`);
 }
 
 /** Gives the name of a foreign `tasks`, and those of its indexes and sequences, to ours. */
@@ -151,8 +147,7 @@ const isOpen = (table: Table) => !faultOf(table) && !MARK.test(table.comment);
 /** Why a table can't be adopted, if it can't. */
 function faultOf(table: Table): string {
   const { id = "", user_id, title, completed } = table.types;
-  if (!(id && user_id && title && completed))
-    return "lacks one of the columns id, user_id, title and completed";
+  if (!(id && user_id && title && completed)) return "lacks one of the columns id, user_id, title and completed";
   if (isOurs(table)) return "is this service's own";
   return /^(smallint|integer|bigint)$/.test(id) ? "" : "has ids that aren't whole numbers";
 }

@@ -58,8 +58,7 @@ const OUTAGE =
 /** Of these the log has the server's own sentence: a wrong password, an absent table, a full disk. None holds a value. */
 const SAYS_WHY = /^(08P01|25006|28|3D000|3F000|42501|42P01|42703|53100|58030)/;
 
-const WITHOUT_CODE =
-  /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;
+const WITHOUT_CODE = /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;
 
 const isOutage = (code: string | undefined, cause: unknown) =>
   code === undefined
@@ -104,8 +103,7 @@ export const isLost = (error: unknown) => {
 };
 
 /** The server refused the statement as a whole, so nothing was done. */
-export const isRefused = (error: unknown) =>
-  /^[0-9A-Z]{5}$/.test(codeOf(driverError(error)) ?? "") && !isLost(error);
+export const isRefused = (error: unknown) => /^[0-9A-Z]{5}$/.test(codeOf(driverError(error)) ?? "") && !isLost(error);
 
 /** What the driver threw: Drizzle wraps the failure of a query, but not that of a BEGIN, a COMMIT or a connection. */
 export const driverError = (error: unknown) =>

@@ -79,8 +79,7 @@ async function look({ query }: Pick<Database, "query">): Promise<Found> {
   );
   if (found === undefined) throw new SchemaError("The database did not say what it holds");
   const { journal, ...rest } = found;
-  const rows =
-    journal && (await query<{ hash: string }>({ name: "journal", text: `select hash from ${journal}` }, []));
+  const rows = journal && (await query<{ hash: string }>({ name: "journal", text: `select hash from ${journal}` }, []));
   return { ...rest, applied: rows ? rows.map(({ hash }) => hash) : undefined };
 }
 
@@ -101,9 +100,7 @@ function missing({ encoding, schema, columns }: Found): string | undefined {
   const gone = TABLES.map(({ name }) => name).filter(
     (table) => !columns.some((column) => column.startsWith(`${table}.`)),
   );
-  const lost = COLUMNS.filter(
-    (column) => !columns.includes(column) && !gone.includes(column.split(".")[0] ?? ""),
-  );
+  const lost = COLUMNS.filter((column) => !columns.includes(column) && !gone.includes(column.split(".")[0] ?? ""));
   if (gone.length + lost.length === 0) return undefined;
   return [
     ...gone.map((table) => `the table ${table} is missing from the schema ${schema}`),
@@ -148,10 +145,8 @@ export async function migrate(db: Pick<Database, "query" | "orm">): Promise<void
 
 /** What to do about it, by SQLSTATE. */
 const ADVICE: Record<string, string> = {
-  "42501":
-    ". Run `tasks-api migrate` as a role that has CREATE on the schema (GRANT CREATE ON SCHEMA … TO …)",
-  "42P07":
-    ". This service did not make it. If the FastAPI backend did, `tasks-api adopt` takes its tasks over",
+  "42501": ". Run `tasks-api migrate` as a role that has CREATE on the schema (GRANT CREATE ON SCHEMA … TO …)",
+  "42P07": ". This service did not make it. If the FastAPI backend did, `tasks-api adopt` takes its tasks over",
 };
 
 /** Applies what is missing, inside a transaction that has taken the lock. */

@@ -1,13 +1,7 @@
 import { Client, neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
-import {
-  addressOf,
-  CONNECT_TIMEOUT_MS,
-  type Database,
-  IDLE_TIMEOUT_MS,
-  STATEMENT_TIMEOUT_MS,
-} from "./database.ts";
+import { addressOf, CONNECT_TIMEOUT_MS, type Database, IDLE_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from "./database.ts";
 import { createPool, type Open } from "./pool.ts";
 import type { Server } from "./url.ts";
 

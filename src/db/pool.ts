@@ -69,10 +69,7 @@ interface Running {
  */
 export function createPool(size: number, open: Open, named?: boolean): Pool {
   const id = crypto.randomUUID().slice(0, 8);
-  const slots = Array.from(
-    { length: size },
-    (_, i): Slot => ({ name: `tasks-api ${id}/${i}`, connection: undefined }),
-  );
+  const slots = Array.from({ length: size }, (_, i): Slot => ({ name: `tasks-api ${id}/${i}`, connection: undefined }));
   const turns = createTurns(slots);
   const running = new Set<Running>();
   let lastAnswer = Number.NEGATIVE_INFINITY;
@@ -84,13 +81,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
     const slot = await turns.take(PROBE, NOBODY());
     let parameters = false;
     try {
-      const [row] = await run<{ limit: string }>(
-        slot,
-        { parameters: true, named: false },
-        PROBE,
-        [],
-        NOBODY(),
-      );
+      const [row] = await run<{ limit: string }>(slot, { parameters: true, named: false }, PROBE, [], NOBODY());
       parameters = row?.limit === `${STATEMENT_TIMEOUT_MS}ms`;
     } catch (error) {
       if (codeOf(error) !== "08P01") throw error;

@@ -47,8 +47,7 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
     /** Resolves with a slot when it is this statement's turn. */
     take(statement: Statement, caller: Caller): Promise<Slot> {
       return new Promise((resolve, reject) => {
-        if (statement.slow && slow.waitingOf(caller.owner) >= OWNER_WAITS)
-          return reject(new TooManyWaiting());
+        if (statement.slow && slow.waitingOf(caller.owner) >= OWNER_WAITS) return reject(new TooManyWaiting());
         if (statement.slow && slow.waiting() >= MAX_WAITING) return reject(new Overloaded());
         lane(statement).add({ statement, caller, begin: resolve, reject });
         begin();

@@ -38,8 +38,7 @@ const DROPPED =
  */
 export function parseDatabaseUrl(text: string, readFile: (path: string) => string): Server | string[] {
   const parts = SHORTEST_LOGIN.exec(text);
-  if (parts === null)
-    return ["must be postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://"];
+  if (parts === null) return ["must be postgres://USER:PASSWORD@HOST:PORT/DATABASE, pglite://DIRECTORY or memory://"];
   const mistakes: string[] = [];
   const check = (right: boolean, mistake: string) => right || mistakes.push(mistake);
   const decode = (text: string, where: string) => {
@@ -86,12 +85,7 @@ export function parseDatabaseUrl(text: string, readFile: (path: string) => strin
   check(/^\w+(, *\w+)*$/.test(schema), "has a schema that isn't letters, digits and _");
   const searchPath = schema !== "public" && `-c search_path=${schema.replace(/ *(\w+)/g, '"$1"')}`;
   const pooled = /^(true|1)$/i.test(take("pgbouncer") ?? "");
-  const cached = take(
-    "prepare",
-    "prepared_statements",
-    "statement_cache_size",
-    "prepared_statement_cache_size",
-  );
+  const cached = take("prepare", "prepared_statements", "statement_cache_size", "prepared_statement_cache_size");
   const socket = host.startsWith("/");
   const passed = Object.entries({
     sslmode: socket ? "disable" : sslmode,

@@ -66,10 +66,7 @@ const requestHeader = (name: string, description: string, schema?: object) => ({
   ...header(description, schema),
 });
 
-const IF_MATCH = requestHeader(
-  "If-Match",
-  "The task's `ETag`: it is done only if the task is still that version.",
-);
+const IF_MATCH = requestHeader("If-Match", "The task's `ETag`: it is done only if the task is still that version.");
 const IF_NONE_MATCH = requestHeader("If-None-Match", "An `ETag`: 304 without a body if it still holds.");
 
 /** Read by hand, since Elysia would make an object of all headers for each request. */

@@ -19,11 +19,7 @@ export const jsonBody = new Elysia({ name: "json-body" })
   .onParse({ as: "scoped" }, () => null)
   .derive({ as: "scoped" }, ({ request, set, store }) => readJson(request, set, store));
 
-async function readJson(
-  request: Request,
-  set: Context["set"],
-  store: { arriving: number; stopping: boolean },
-) {
+async function readJson(request: Request, set: Context["set"], store: { arriving: number; stopping: boolean }) {
   const { headers, method } = request;
   store.arriving++;
   const late = Promise.withResolvers<"late">();

@@ -28,8 +28,5 @@ export function isKnown({ set, request }: Pick<Context, "set" | "request">, etag
   const header = request.headers.get("if-none-match");
   if (header === null) return false;
   const opaque = (tag: string) => tag.replace(/^W\//, "");
-  return (
-    header.trim() === "*" ||
-    (LIST.test(header) && (header.match(TAG) ?? []).map(opaque).includes(opaque(etag)))
-  );
+  return header.trim() === "*" || (LIST.test(header) && (header.match(TAG) ?? []).map(opaque).includes(opaque(etag)));
 }

@@ -51,8 +51,7 @@ export function cors(origins: string[], log: Logger) {
       if (!isListed(request.headers.get("origin"))) return;
       const answer = await preflights.handle(request);
       // Where none is asked for, the plugin allows a header named `undefined`.
-      if (!request.headers.has("access-control-request-headers"))
-        answer.headers.delete("access-control-allow-headers");
+      if (!request.headers.has("access-control-request-headers")) answer.headers.delete("access-control-allow-headers");
       return answer;
     });
 }
@@ -67,10 +66,6 @@ function strangers(log: Logger) {
     const name = origin.slice(0, 100).replace(/[^\x21-\x7e]/g, "?");
     if (known.size < MAX_STRANGERS) known.add(name);
     const kind = known.has(name) ? name : "any other";
-    warn(
-      kind,
-      { origin: name },
-      `a page on ${name} can't read the answers: CORS_ALLOWED_ORIGINS doesn't list it`,
-    );
+    warn(kind, { origin: name }, `a page on ${name} can't read the answers: CORS_ALLOWED_ORIGINS doesn't list it`);
   };
 }

@@ -45,8 +45,7 @@ function faultOf(entry: string): string | undefined {
 }
 
 /** What an app or an extension sends: a scheme that is none of the web's, and a name of any kind. */
-const APP_ORIGIN =
-  /^(?!(?:https?|wss?|ftp|file|data|blob|about|javascript):)[a-z][a-z0-9+.-]*:\/\/[\w.-]+(?::\d+)?$/;
+const APP_ORIGIN = /^(?!(?:https?|wss?|ftp|file|data|blob|about|javascript):)[a-z][a-z0-9+.-]*:\/\/[\w.-]+(?::\d+)?$/;
 
 /** Stands for the `*` where a whole origin is needed. */
 const PART = "any0part";

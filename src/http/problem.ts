@@ -102,13 +102,8 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       const { name, code: errorCode, outage, outcomeUnknown, sentence } = causeOf(error);
       const line = { error: name, code: errorCode, request_id: set.headers["x-request-id"] };
       if (outage) {
-        const reason =
-          error instanceof Overloaded ? "there is more to do than can be done in time" : NO_DATABASE;
-        logOutage(
-          `${name} ${errorCode} ${sentence}`,
-          line,
-          sentence === undefined ? reason : `${reason}: ${sentence}`,
-        );
+        const reason = error instanceof Overloaded ? "there is more to do than can be done in time" : NO_DATABASE;
+        logOutage(`${name} ${errorCode} ${sentence}`, line, sentence === undefined ? reason : `${reason}: ${sentence}`);
         return outcomeUnknown
           ? problemBody({ set }, 503, MAYBE_DONE, { retryAfter: null })
           : problemBody({ set }, 503, error instanceof Overloaded ? OVERLOADED : NO_ANSWER);
@@ -123,8 +118,7 @@ const pathOf = (url: string) => /^(?:https?:\/\/[^/?]*)?([^?]*)/.exec(url)?.[1] 
 const NO_DATABASE = "the database did not answer";
 const NO_ANSWER = "The service can't reach its database just now: try again in a few seconds";
 const OVERLOADED = "The service has too much to do: try again in a few seconds";
-const MAYBE_DONE =
-  "The service lost its database while it did this: look whether it was done before you send it again";
+const MAYBE_DONE = "The service lost its database while it did this: look whether it was done before you send it again";
 
 /** Where it happened, without the message: that of a database error holds the statement and its values. */
 const placesOf = (error: unknown) =>

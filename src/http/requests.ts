@@ -27,8 +27,7 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       };
       // Bun closes a connection whose request says so, but doesn't say it: a proxy that keeps connections would send
       // the next request over one that is about to go, and answer 502.
-      if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? ""))
-        set.headers.connection = "close";
+      if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? "")) set.headers.connection = "close";
     })
     // Again, for those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
     .onAfterHandle({ as: "global" }, ({ set, store }) => {
@@ -71,5 +70,4 @@ const requestId = (given: string | null) =>
 /** W3C Trace Context: version, trace, parent and flags, not all zeros. Only versions after 00 may be longer. */
 const TRACEPARENT = /^(?!ff|00.{54})[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})[\da-f]{16}-[\da-f]{2}(-|$)/;
 
-const traceId = (traceparent: string | null) =>
-  traceparent === null ? undefined : TRACEPARENT.exec(traceparent)?.[1];
+const traceId = (traceparent: string | null) => (traceparent === null ? undefined : TRACEPARENT.exec(traceparent)?.[1]);

@@ -33,8 +33,7 @@ export function longAnswers() {
   };
 
   return async ({ request, set, userId = "", response }: Handled): Promise<undefined> => {
-    const size =
-      typeof response === "string" ? response.length : response instanceof Blob ? response.size : 0;
+    const size = typeof response === "string" ? response.length : response instanceof Blob ? response.size : 0;
     if (size < LONG || request.method === "HEAD") return;
     if ((unread.get(userId) ?? 0) > (total > MAX_OF_ALL ? 0 : MAX_OF_ONE)) {
       for (const name of ["content-encoding", "etag", "link", "x-total-count"]) delete set.headers[name];

@@ -18,9 +18,7 @@ export const bodyRefusals = { 400: Problem, 408: Problem, 413: Problem, 415: Pro
  * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
  * wrong in all of them.
  */
-export function validated<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(
-  schemas: Schemas,
-) {
+export function validated<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
   const { params: path, query: listing, body: json } = schemas;
   const inUrl = ({ params, query }: Parts) => [
     ...violations("path", path, params),
@@ -30,10 +28,7 @@ export function validated<Schemas extends { params: TObject; query?: TObject; bo
   const error = json
     ? ({ code, set, params, query, body }: Parts) =>
         code === "VALIDATION"
-          ? validationProblem({ set }, [
-              ...inUrl({ code, set, params, query }),
-              ...violations("body", json, body),
-            ])
+          ? validationProblem({ set }, [...inUrl({ code, set, params, query }), ...violations("body", json, body)])
           : undefined
     : ({ code, set, params, query }: Parts) =>
         code === "VALIDATION" ? validationProblem({ set }, inUrl({ code, set, params, query })) : undefined;

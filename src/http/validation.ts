@@ -104,8 +104,7 @@ const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
   },
   Decimal({ minimum, maximum }, value) {
     const digits = String(value);
-    if (!/^(0|[1-9][0-9]*)$/.test(digits))
-      return { type: "int_parsing", msg: "Input should be a valid integer" };
+    if (!/^(0|[1-9][0-9]*)$/.test(digits)) return { type: "int_parsing", msg: "Input should be a valid integer" };
     if (Number(digits) < minimum)
       return { type: "greater_than_equal", msg: `Input should be greater than or equal to ${minimum}` };
     if (Number(digits) > maximum)
@@ -147,5 +146,4 @@ const fallback = ({ type }: TSchema) =>
 const characters = (n: number) => (n === 1 ? "1 character" : `${n} characters`);
 
 /** The usual text has no surrogate pair, and then the two counts agree. */
-const codePoints = (text: string): number =>
-  /[\ud800-\udbff]/.test(text) ? Array.from(text).length : text.length;
+const codePoints = (text: string): number => (/[\ud800-\udbff]/.test(text) ? Array.from(text).length : text.length);

@@ -16,8 +16,7 @@ const description = text({
   examples: ["Oat, two cartons"],
 });
 
-const completed = (meaning: string, example = false) =>
-  Type.Boolean({ description: meaning, examples: [example] });
+const completed = (meaning: string, example = false) => Type.Boolean({ description: meaning, examples: [example] });
 
 const instant = (meaning: string) =>
   Type.String({ format: "date-time", description: meaning, examples: ["2026-11-23T11:50:00.123Z"] });

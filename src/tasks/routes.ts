@@ -69,8 +69,7 @@ export const taskRoutes = (
       "",
       async ({ tasks, query, request, set }) => {
         // Elysia takes one of several. What deletes must not be guessed.
-        if (queryOf(request.url).getAll("status").length > 1)
-          return validationProblem({ set }, [SEVERAL_STATUSES]);
+        if (queryOf(request.url).getAll("status").length > 1) return validationProblem({ set }, [SEVERAL_STATUSES]);
         return { deleted: await tasks.clear(query.status) };
       },
       {
@@ -123,12 +122,9 @@ export const taskRoutes = (
       "",
       async ({ tasks, body, userId, request, set, status }) => {
         const key = request.headers.get("idempotency-key");
-        if (key !== null && !/^[\x21-\x7e]{1,64}$/.test(key))
-          return validationProblem({ set }, [MALFORMED_KEY]);
+        if (key !== null && !/^[\x21-\x7e]{1,64}$/.test(key)) return validationProblem({ set }, [MALFORMED_KEY]);
         const made =
-          key === null
-            ? { task: await tasks.create(body), replayed: false }
-            : await tasks.createOnce(key, body);
+          key === null ? { task: await tasks.create(body), replayed: false } : await tasks.createOnce(key, body);
         if (made === "changed") return validationProblem({ set }, [KEY_OF_ANOTHER]);
         if (made === "missing")
           return problem({ set }, 404, "The task that this Idempotency-Key created has been deleted");
@@ -154,9 +150,7 @@ export const taskRoutes = (
         const { title, description, completed } = body;
         const versions = versionsOf(request);
         const violations = [
-          ...(title === undefined && description === undefined && completed === undefined
-            ? [NOTHING_TO_CHANGE]
-            : []),
+          ...(title === undefined && description === undefined && completed === undefined ? [NOTHING_TO_CHANGE] : []),
           ...(versions === "malformed" ? [MALFORMED_IF_MATCH] : []),
         ];
         if (violations.length > 0 || versions === "malformed") return validationProblem({ set }, violations);

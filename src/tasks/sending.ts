@@ -85,11 +85,7 @@ export function sending(query: Query) {
   };
 }
 
-function changing<Asked extends OneTask>({
-  alone,
-  ifVersion,
-  together,
-}: ReturnType<typeof statements>["change"]) {
+function changing<Asked extends OneTask>({ alone, ifVersion, together }: ReturnType<typeof statements>["change"]) {
   return batching<Asked, Row | Undone>({
     together: async (asked, caller) => grouped(asked, await together(asked, caller)).map(([row]) => row),
     async alone(asked, caller) {
@@ -115,9 +111,5 @@ export const created = ({ title, description = null, completed = false }: NewTas
   completed,
 });
 
-const contentOf = ({
-  user_id,
-  title,
-  description,
-  completed,
-}: Omit<Row, "id" | "created_at" | "updated_at">) => JSON.stringify([user_id, title, description, completed]);
+const contentOf = ({ user_id, title, description, completed }: Omit<Row, "id" | "created_at" | "updated_at">) =>
+  JSON.stringify([user_id, title, description, completed]);

@@ -82,11 +82,7 @@ export function statements(send: Query) {
   }
 
   /** Sends many at once, each under its number `n`, by which their rows tell whose they are. */
-  function together<R = Row & { n: number }>(
-    name: string,
-    built: SQL,
-    flags: Pick<Statement, "writes"> = {},
-  ) {
+  function together<R = Row & { n: number }>(name: string, built: SQL, flags: Pick<Statement, "writes"> = {}) {
     const prepared = { name, text: dialect.sqlToQuery(built).sql, ...flags };
     return (members: object[], caller: Caller) =>
       send<R>(prepared, [JSON.stringify(members.map((member, n) => ({ n, ...member })))], caller);
@@ -234,9 +230,7 @@ export function statements(send: Query) {
 }
 
 /** Builds each variant of a statement at its first use, and keeps it. The variants are few: words from the model. */
-function memoized<Variant extends object, Built>(
-  build: (variant: Variant) => Built,
-): (variant: Variant) => Built {
+function memoized<Variant extends object, Built>(build: (variant: Variant) => Built): (variant: Variant) => Built {
   const built = new Map<string, Built>();
   return (variant) => {
     const name = Object.values(variant).join();

@@ -16,8 +16,7 @@ export function SignIn() {
       ? authClient.signUp.email({ name: email, email, password })
       : authClient.signIn.email({ email, password })
     ).catch(() => ({ error: {} as { message?: string } }));
-    if (error)
-      setProblem(error.message ?? "Signing in can't be reached: check your connection and try again.");
+    if (error) setProblem(error.message ?? "Signing in can't be reached: check your connection and try again.");
   }
 
   return (
@@ -26,8 +25,7 @@ export function SignIn() {
         E-mail <input name="email" type="email" autoComplete="email" required />
       </label>
       <label>
-        Password{" "}
-        <input name="password" type="password" autoComplete="current-password" minLength={8} required />
+        Password <input name="password" type="password" autoComplete="current-password" minLength={8} required />
       </label>
       <button type="submit">Sign in</button>
       <button type="submit" value="sign-up">

@@ -59,11 +59,7 @@ export function TaskList({ userId, name, tasks: first }: { userId: string; name:
               />{" "}
               {title}
             </label>{" "}
-            <button
-              type="button"
-              aria-label={`Delete ${title}`}
-              onClick={() => attempt(() => deleteTask(userId, id))}
-            >
+            <button type="button" aria-label={`Delete ${title}`} onClick={() => attempt(() => deleteTask(userId, id))}>
               Delete
             </button>
           </li>

@@ -56,10 +56,7 @@ export async function tasks<Answer>(userId: string, path = "", init: RequestInit
   if (answer.status === 204) return undefined as Answer;
   const body = await answer.json().catch(() => undefined);
   if (answer.ok && body !== undefined) return body;
-  throw new TasksError(
-    answer.status,
-    sentence(answer.status, answer.headers.get("retry-after"), body?.detail),
-  );
+  throw new TasksError(answer.status, sentence(answer.status, answer.headers.get("retry-after"), body?.detail));
 }
 
 const refused = ({ status }: Response) => status === 401 || status === 403;
