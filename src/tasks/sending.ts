@@ -3,7 +3,7 @@ import type { Caller, Query } from "../db/database.ts";
 import { stripped } from "../http/validation.ts";
 import type { NewTask } from "./model.ts";
 import type { Row } from "./row.ts";
-import { type PageVariant, statements } from "./statements.ts";
+import { memoized, type PageVariant, statements } from "./statements.ts";
 
 interface OneTask {
   owner: string;
@@ -30,9 +30,8 @@ export type Undone = "missing" | "changed";
 /** What is sent one by one, and what goes together with others'. */
 export function sending(query: Query) {
   const built = statements(query);
-  const pages = new Map<string, ReturnType<typeof page>>();
 
-  function page(variant: Pick<PageVariant, "order" | "continued">) {
+  const page = memoized((variant: Pick<PageVariant, "order" | "continued">) => {
     const ask = built.pagesTogether(variant);
     const sign = variant.order === "asc" ? 1 : -1;
     // They come in order, but SQL promises no order for a join.
@@ -45,17 +44,11 @@ export function sending(query: Query) {
       alone: async (asked, caller) => (await together([asked], caller))[0] ?? [],
       most: 16,
     });
-  }
+  });
 
   return {
     statements: built,
-
-    page(variant: Pick<PageVariant, "order" | "continued">) {
-      const name = `${variant.order} ${variant.continued}`;
-      const one = pages.get(name) ?? page(variant);
-      pages.set(name, one);
-      return one;
-    },
+    page,
 
     find: batching<{ owner: string; id: number }, Row | null>({
       together: async (asked, caller) =>

@@ -185,7 +185,7 @@ export function statements(send: Query) {
     ),
 
     /** Pages that are short whatever their owner has: a range of the index, and a total up to a limit. */
-    pagesTogether: memoized(({ order, continued }: Pick<PageVariant, "order" | "continued">) => {
+    pagesTogether({ order, continued }: Pick<PageVariant, "order" | "continued">) {
       const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
       return together<Row & { n: number; total: number | null }>(
         `pages_${order}_${continued}`,
@@ -202,7 +202,7 @@ export function statements(send: Query) {
             order by ${direction(tasks.created_at)}, ${direction(tasks.id)} limit asked.take
           ) as page`,
       );
-    }),
+    },
 
     page: memoized(({ sort, order, continued, counted, ...filter }: PageVariant) => {
       const { column, position } = sortKeys[sort];
@@ -229,8 +229,10 @@ export function statements(send: Query) {
   };
 }
 
-/** Builds each variant of a statement at its first use, and keeps it. The variants are few: words from the model. */
-function memoized<Variant extends object, Built>(build: (variant: Variant) => Built): (variant: Variant) => Built {
+/** Builds what a variant needs at its first use, and keeps it. The variants are few: words from the model. */
+export function memoized<Variant extends object, Built>(
+  build: (variant: Variant) => Built,
+): (variant: Variant) => Built {
   const built = new Map<string, Built>();
   return (variant) => {
     const name = Object.values(variant).join();

@@ -28,22 +28,19 @@ export function taskStore(query: Query): (owner: UserId, signal?: AbortSignal) =
 
 /** One user's tasks. There is no other way to a row, and every statement names the owner. Fails as errors.ts has it. */
 export class Tasks {
-  readonly #owner: UserId;
-  readonly #signal: AbortSignal | undefined;
-  readonly #send: ReturnType<typeof sending>;
   #asked: Caller | undefined;
 
-  constructor(owner: UserId, signal: AbortSignal | undefined, send: ReturnType<typeof sending>) {
-    this.#owner = owner;
-    this.#signal = signal;
-    this.#send = send;
-  }
+  constructor(
+    private readonly owner: UserId,
+    private readonly signal: AbortSignal | undefined,
+    private readonly send: ReturnType<typeof sending>,
+  ) {}
 
   /** Its time runs from the first statement on, when the request is whole. */
   get #caller(): Caller {
     this.#asked ??= {
-      owner: this.#owner,
-      signal: this.#signal,
+      owner: this.owner,
+      signal: this.signal,
       deadline: performance.now() + REQUEST_TIMEOUT_MS,
     };
     return this.#asked;
@@ -67,9 +64,9 @@ export class Tasks {
   async #shortPage(listing: Listing): Promise<{ rows: Row[]; total: number | undefined }> {
     const { order, limit, after } = listing;
     const continued = after !== undefined;
-    const rows = await this.#send.page({ order, continued })(
+    const rows = await this.send.page({ order, continued })(
       {
-        owner: this.#owner,
+        owner: this.owner,
         // One more than asked for tells whether more follow.
         take: Math.min(limit, SHORT_PAGE) + 1,
         counted: continued || limit <= SHORT_PAGE,
@@ -91,26 +88,26 @@ export class Tasks {
     const continued = after !== undefined;
     const variant: PageVariant = { status, searched: Boolean(search), sort, order, continued, counted };
     const values = { ...this.#filter({ status, search }), ...after, limit: limit + 1, offset };
-    const rows = await this.#send.statements.page(variant)(values, this.#caller);
+    const rows = await this.send.statements.page(variant)(values, this.#caller);
     return { rows, total: rows[0]?.total };
   }
 
   async #count({ status, search }: Listing): Promise<number> {
-    const count = this.#send.statements.count({ status, searched: Boolean(search) });
+    const count = this.send.statements.count({ status, searched: Boolean(search) });
     const [row] = await count(this.#filter({ status, search }), this.#caller);
     return row?.total ?? 0;
   }
 
   #filter({ status, search = "" }: Partial<Listing>) {
     return {
-      owner: this.#owner,
+      owner: this.owner,
       completed: status === "completed",
       pattern: searchPattern(search),
     };
   }
 
   async create(task: NewTask): Promise<Task> {
-    return taskOf(await this.#send.create({ owner: this.#owner, ...created(task) }, this.#caller));
+    return taskOf(await this.send.create({ owner: this.owner, ...created(task) }, this.#caller));
   }
 
   /**
@@ -118,10 +115,10 @@ export class Tasks {
    * "missing" if it was deleted, "changed" if it was created from something else.
    */
   async createOnce(key: string, task: NewTask): Promise<{ task: Task; replayed: boolean } | Undone> {
-    const { createOnce, createdBefore, forgetKeys } = this.#send.statements;
+    const { createOnce, createdBefore, forgetKeys } = this.send.statements;
     const values = created(task);
     const fingerprint = new Bun.CryptoHasher("sha256").update(JSON.stringify(values)).digest("base64");
-    const named = { owner: this.#owner, key };
+    const named = { owner: this.owner, key };
     await forgetKeys(named, this.#caller);
     for (;;) {
       const [made] = await createOnce({ ...named, ...values, fingerprint }, this.#caller).catch((error) => {
@@ -139,7 +136,7 @@ export class Tasks {
   }
 
   async find(id: number): Promise<Task | undefined> {
-    const row = await this.#send.find({ owner: this.#owner, id }, this.#caller);
+    const row = await this.send.find({ owner: this.owner, id }, this.#caller);
     return row === null ? undefined : taskOf(row);
   }
 
@@ -147,7 +144,7 @@ export class Tasks {
   async change(id: number, changes: TaskChanges, versions?: Versions): Promise<Task | Undone> {
     const { title, description, completed = null } = changes;
     return this.#change({
-      ...{ owner: this.#owner, id, versions, toggled: false, completed },
+      ...{ owner: this.owner, id, versions, toggled: false, completed },
       title: title === undefined ? null : stripped(title),
       ...{ described: description !== undefined, description: description ?? null },
     });
@@ -156,25 +153,25 @@ export class Tasks {
   /** Sets `completed`, or toggles it if no state is given. */
   async complete(id: number, completed: boolean | undefined, versions?: Versions): Promise<Task | Undone> {
     return this.#change({
-      ...{ owner: this.#owner, id, versions, toggled: completed === undefined, completed: completed ?? null },
+      ...{ owner: this.owner, id, versions, toggled: completed === undefined, completed: completed ?? null },
       ...{ title: null, described: false, description: null },
     });
   }
 
   async #change(asked: Change): Promise<Task | Undone> {
-    const row = await this.#send.change(asked, this.#caller);
+    const row = await this.send.change(asked, this.#caller);
     return typeof row === "string" ? row : taskOf(row);
   }
 
   /** Undefined when it has been deleted. */
   async delete(id: number, versions?: Versions): Promise<Undone | undefined> {
-    const row = await this.#send.delete({ owner: this.#owner, id, versions }, this.#caller);
+    const row = await this.send.delete({ owner: this.owner, id, versions }, this.#caller);
     return typeof row === "string" ? row : undefined;
   }
 
   /** Deletes the completed tasks, or all. Returns how many. */
   async clear(status: "completed" | "all"): Promise<number> {
-    const clear = this.#send.statements.clear({ status, searched: false });
+    const clear = this.send.statements.clear({ status, searched: false });
     const [row] = await clear(this.#filter({ status }), this.#caller);
     return row?.deleted ?? 0;
   }
