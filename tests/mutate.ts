@@ -8,6 +8,7 @@
 import { cpSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { Glob } from "bun";
 import ts from "typescript";
 
 /** Which tests are asked, by the longest prefix that fits. Others that import the file are asked as well. */
@@ -109,7 +110,7 @@ const files = statSync(join(root, target)).isFile()
   : readdirSync(join(root, target), { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(".ts") && !name.endsWith(".d.ts"))
       .map((name) => join(target, name));
-const tests = readdirSync(join(root, "tests")).filter((name) => name.endsWith(".test.ts"));
+const tests = [...new Glob("tests/**/*.test.ts").scanSync(root)];
 const all = (await Promise.all(files.map(async (file) => mutantsOf(file, await read(file))))).flat();
 /** The same places for the same seed. */
 const place = (mutant: Mutant) => Bun.hash(JSON.stringify([mutant, seed]));
@@ -128,9 +129,9 @@ for (const [index, { file, start, end, text }] of sample.entries()) {
   const source = await read(file);
   const prefix = Object.keys(TESTS).findLast((prefix) => file.startsWith(prefix)) ?? "src/";
   const asked = new Set(TESTS[prefix]?.map((name) => `${name}.test.ts`));
-  for (const name of tests)
-    if (new RegExp(`^import (?!type).* from "../${file}"`, "m").test(await read(`tests/${name}`))) asked.add(name);
-  const paths = [...asked].filter((name) => tests.includes(name)).map((name) => `./tests/${name}`);
+  const imported = new RegExp(`^import (?!type).* from "../../${file}"`, "m");
+  const paths: string[] = [];
+  for (const test of tests) if (asked.has(basename(test)) || imported.test(await read(test))) paths.push(`./${test}`);
   if (!sound.has(paths.join()) && !pass(paths)) throw new Error(`${paths.join(" ")}: fail as it is`);
   sound.add(paths.join());
   writeFileSync(join(copy, file), source.slice(0, start) + text + source.slice(end));

@@ -1,0 +1,222 @@
+import { describe, expect, test } from "bun:test";
+import { STATUS_CODES } from "node:http";
+import { connect } from "node:net";
+import { createApp } from "../../src/app.ts";
+import { OutcomeUnknown } from "../../src/db/errors.ts";
+import { createLogger } from "../../src/log.ts";
+import { service, User } from "../harness.ts";
+
+/** The real app on a database that fails in this way. */
+function appWhoseDatabase(fails: () => unknown) {
+  const fail = async () => fails() as never;
+  const db = { query: fail, lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) };
+  const lines: string[] = [];
+  const log = Object.assign(createLogger("ERROR", false), {
+    error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),
+  });
+  const app = createApp({ config: service.config, db, log, phase: () => "serving" }).listen({ port: 0 });
+  return { url: `http://localhost:${app.server?.port}`, lines, stop: () => app.stop(true) };
+}
+
+async function failing(error: unknown) {
+  const app = appWhoseDatabase(() => Promise.reject(error));
+  const user = await service.newcomer();
+  const there = new User(app.url, user.id, user.token);
+  const answers = [await there.post({ title: "a secret title" }), await there.get(), await there.complete(1)];
+  const text = await Promise.all(answers.map((answer) => answer.text()));
+  await app.stop();
+  return { answers, text, log: app.lines.join("\n") };
+}
+
+describe("a failure", () => {
+  test.each<[string, string, number, RequestInit]>([
+    ["an unknown path", "/nope", 404, {}],
+    ["half a path", "/api/somebody", 404, {}],
+    ["another method", "/health", 405, { method: "DELETE" }],
+    ["no token", "/api/somebody/tasks", 401, {}],
+  ])("of %s is a problem that can be shown", async (_, path, status, init) => {
+    const answer = await fetch(service.url + path, init);
+    expect(answer.status).toBe(status);
+    expect(answer.headers.get("content-type")).toBe("application/json");
+    expect(await answer.json()).toEqual({
+      type: "about:blank",
+      title: STATUS_CODES[status] ?? "",
+      status,
+      detail: expect.stringMatching(/^[A-Z].{10,}/),
+      request_id: answer.headers.get("x-request-id"),
+    });
+  });
+
+  const PROBLEM = "application/problem+json";
+  const JSON_TYPE = "application/json";
+  test.each([
+    ["*/*", JSON_TYPE],
+    ["application/*", JSON_TYPE],
+    ["application/json", JSON_TYPE],
+    ["text/html", JSON_TYPE],
+    ["application/problem+xml, application/problem+jsonx", JSON_TYPE],
+    ["x-application/problem+json", JSON_TYPE],
+    ["application/problem+json;q=0", JSON_TYPE],
+    ["application/json, application/problem+json; q=0.0", JSON_TYPE],
+    [PROBLEM, PROBLEM],
+    ["Application/Problem+JSON", PROBLEM],
+    ["application/json, application/problem+json", PROBLEM],
+    ["application/json,application/problem+json;charset=utf-8;q=0.1,*/*", PROBLEM],
+  ])("for a request that accepts %s is %s, wherever it comes from", async (accept, type) => {
+    const user = await service.newcomer();
+    const headers = { accept };
+    const answers = [
+      await fetch(`${service.url}/nope`, { headers }),
+      await fetch(`${service.url}/health`, { method: "PUT", headers }),
+      await fetch(user.path(), { headers }),
+      await new User(service.url, "another", user.token).get("", headers),
+      await user.get("/1", headers),
+      await user.get("?limit=x", headers),
+      await user.post("{", headers),
+      await user.post({}, headers),
+      await user.post("x".repeat(70_000), headers),
+      await user.post({ title: "x" }, { ...headers, "content-type": "text/plain" }),
+      await user.put(1, {}, headers),
+    ];
+    expect(answers.map(({ status }) => status)).toEqual([404, 405, 401, 403, 404, 422, 400, 422, 413, 415, 422]);
+    for (const answer of answers) {
+      expect([answer.headers.get("content-type"), answer.headers.get("vary")]).toEqual([type, "Origin, Accept"]);
+      const { status } = answer;
+      expect(await answer.json()).toMatchObject({ status, title: STATUS_CODES[status] });
+    }
+    const task = await user.post({ title: "x" }, headers);
+    expect([task.status, task.headers.get("content-type")]).toEqual([201, expect.stringMatching(/^application\/json/)]);
+    expect(task.headers.get("vary")).toBe("Origin");
+  });
+
+  test.each([
+    ["/api/x/tasks", "PUT", "GET, HEAD, POST, DELETE"],
+    ["/api/x/tasks/", "PATCH", "GET, HEAD, POST, DELETE"],
+    ["/api/x/tasks/1", "POST", "GET, HEAD, PUT, DELETE"],
+    ["/api/x/tasks/1/complete", "GET", "PATCH"],
+    ["/health/ready", "POST", "GET, HEAD"],
+    ["/docs", "POST", "GET, HEAD"],
+    ["/openapi.json", "PROPFIND", "GET, HEAD"],
+  ])("of a method that %s does not take (%s) says which it does", async (path, method, allow) => {
+    const answer = await fetch(service.url + path, { method });
+    expect([answer.status, answer.headers.get("allow")]).toEqual([405, allow]);
+  });
+
+  test.each([
+    ...[
+      ...["ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "EHOSTDOWN"],
+      ...["ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN"],
+    ].map((code): [string, Error] => [code, Object.assign(new Error("secret"), { code })]),
+    ["a cut connection", Object.assign(new Error("secret"), { code: "ERR_POSTGRES_CONNECTION_CLOSED" })],
+    ["a statement time-out", Object.assign(new Error("secret"), { code: "57014" })],
+    ["a shutdown", Object.assign(new Error("secret"), { code: "57P01" })],
+    ["too many connections", Object.assign(new Error("secret"), { errno: "53300", code: "ERR_POSTGRES_SERVER_ERROR" })],
+    ["Neon's socket", new ErrorEvent("error", { message: "secret" })],
+    ["Neon's pool", new Error("timeout exceeded when trying to connect")],
+  ])("of the database (%s) is 503, says when to retry, and is logged once", async (_, error) => {
+    const { answers, text, log } = await failing(error);
+    for (const answer of answers) {
+      expect(answer.status).toBe(503);
+      expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+    }
+    expect(text.join() + log).not.toMatch(/secret|insert into|select/);
+    expect(log.split("\n").length).toBe(1);
+  });
+
+  test("of the database that may have come after the change says so, and not to come back", async () => {
+    const { answers, text, log } = await failing(new OutcomeUnknown("", { cause: new Error("secret") }));
+    for (const answer of answers) expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, null]);
+    for (const body of text)
+      expect(JSON.parse(body)).toMatchObject({
+        status: 503,
+        detail: expect.stringMatching(/whether it was done/),
+      });
+    expect(log).not.toContain("secret");
+  });
+
+  test.each([
+    ["a constraint", Object.assign(new Error("secret"), { code: "23505" })],
+    ["a bug", new TypeError("secret is not a function")],
+    ["a thrown string", "secret"],
+  ])("of ours (%s) is 500, and tells the log but nobody else", async (_, error) => {
+    const { answers, text, log } = await failing(error);
+    expect(answers.map(({ status }) => status)).toEqual([500, 500, 500]);
+    expect(text.join() + log).not.toMatch(/secret|insert into|select/);
+    expect(log).toContain(answers[0]?.headers.get("x-request-id") ?? "missing");
+  });
+
+  test("of the database leaves 401, 403, 404, 405, 422 and the probe of life as they are", async () => {
+    const app = appWhoseDatabase(() => Promise.reject(new Error("unreachable")));
+    const user = await service.newcomer();
+    const there = new User(app.url, user.id, user.token);
+    const answers = [
+      await new User(app.url, user.id, "x").get(),
+      await new User(app.url, "other", user.token).get(),
+      await fetch(`${app.url}/nope`),
+      await there.send("PUT"),
+      await there.post({}),
+      await fetch(`${app.url}/health/live`),
+      await fetch(`${app.url}/health/ready`),
+    ];
+    await app.stop();
+    expect(answers.map(({ status }) => status)).toEqual([401, 403, 404, 405, 422, 200, 503]);
+  });
+
+  test("to answer a probe within a second is 503", async () => {
+    const app = appWhoseDatabase(() => new Promise(() => {}));
+    const began = performance.now();
+    expect((await fetch(`${app.url}/health/ready`)).status).toBe(503);
+    expect(performance.now() - began).toBeLessThan(1500);
+    await app.stop();
+  });
+});
+
+test("a bug of ours leaves the places in the code in the log, and no message", async () => {
+  const { log } = await failing(new TypeError("secret is not a function"));
+  const { stack } = JSON.parse(log.split("\n")[0] ?? "");
+  expect(stack[0]).toMatch(/^\s+at .*answers\.test\.ts:\d+/);
+  expect(stack.join()).not.toContain("secret");
+});
+
+test("the docs page can't be framed, and takes nothing from elsewhere", async () => {
+  const answer = await fetch(`${service.url}/docs`);
+  const policy = (answer.headers.get("content-security-policy") ?? "").split("; ").map((part) => part.split(" "));
+  expect(Object.fromEntries(policy.map(([directive, ...sources]) => [directive, sources.join(" ")]))).toEqual({
+    "default-src": "'none'",
+    "script-src": expect.stringMatching(/^'self' 'sha256-[\w+/=]+'$/),
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+  });
+});
+
+describe("every answer", () => {
+  test("has an id of its own, or the one it came with", async () => {
+    const ids = await Promise.all(
+      ["", "given-1._A", "x".repeat(65), "no spaces", 'inject"ion'].map(async (id) => {
+        const answer = await fetch(`${service.url}/health`, { headers: id ? { "x-request-id": id } : {} });
+        return answer.headers.get("x-request-id");
+      }),
+    );
+    expect(ids[1]).toBe("given-1._A");
+    for (const id of ids.toSpliced(1, 1)) expect(id).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  test.each(["close", "Close"])("says that it is the last on its connection, when asked with %s", async (word) => {
+    const { hostname, port } = new URL(service.url);
+    const socket = connect(Number(port), hostname);
+    socket.write(`GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: ${word}\r\n\r\n`);
+    expect(await new Response(socket as never).text()).toMatch(/\r\nconnection: close\r\n/i);
+  });
+
+  test("is not to be stored or sniffed", async () => {
+    const user = await service.newcomer();
+    for (const answer of [await user.get("?limit=0"), await user.post({}), await fetch(`${service.url}/nope`)]) {
+      expect(answer.headers.get("cache-control")).toBe("no-store");
+      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+    }
+  });
+});

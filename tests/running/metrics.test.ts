@@ -1,0 +1,70 @@
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { start, service as without } from "../harness.ts";
+
+setDefaultTimeout(60_000);
+
+let service: Awaited<ReturnType<typeof start>>;
+beforeAll(async () => {
+  service = await start({ METRICS: "True", RATE_LIMIT: "1/s" });
+});
+afterAll(async () => {
+  await service.stop();
+});
+
+/** Prometheus's text, by the name of the metric with its labels. */
+async function metrics(): Promise<Map<string, number>> {
+  const answer = await fetch(`${service.url}/metrics`);
+  expect([answer.status, answer.headers.get("content-type")]).toEqual([
+    200,
+    expect.stringContaining("text/plain; version=0.0.4"),
+  ]);
+  const lines = (await answer.text()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ")))]),
+  );
+}
+
+const count = (method: string, route: string, status: number) =>
+  `http_request_duration_seconds_count{method="${method}",route="${route}",status="${status}"}`;
+
+test("requests are counted by route and status, never by their path", async () => {
+  const user = await service.newcomer();
+  const { id } = await user.task({ title: "a private title" });
+  await user.get(`/${id}`);
+  await user.get("/999999999");
+  await fetch(user.path());
+  await fetch(`${service.url}/a-private-path`);
+  await Bun.sleep(100);
+  const found = await metrics();
+  expect([
+    found.get(count("POST", "/api/:user_id/tasks", 201)),
+    found.get(count("GET", "/api/:user_id/tasks/:id", 200)),
+    found.get(count("GET", "/api/:user_id/tasks/:id", 404)),
+    found.get(count("GET", "/api/:user_id/tasks", 401)),
+    found.get(count("GET", "none", 404)),
+  ]).toEqual([1, 1, 1, 1, 1]);
+  const names = [...found.keys()].join("\n");
+  expect(names).not.toContain("private");
+  expect(names).not.toContain(user.id);
+});
+
+test("what is refused is counted by reason", async () => {
+  const user = await service.newcomer();
+  const answers = await Promise.all(Array.from({ length: 60 }, () => user.get()));
+  const refused = answers.filter(({ status }) => status === 429).length;
+  expect(refused).toBeGreaterThan(0);
+  expect((await metrics()).get('http_requests_refused_total{reason="rate"}')).toBe(refused);
+});
+
+test("what the process is doing is told: requests under way, event loop, memory, CPU", async () => {
+  const found = await metrics();
+  // The one that asks.
+  expect(found.get("http_requests_under_way")).toBe(1);
+  expect(found.get("process_resident_memory_bytes")).toBeGreaterThan(10_000_000);
+  expect(found.get("process_cpu_seconds_total")).toBeGreaterThan(0);
+  expect(found.get("nodejs_eventloop_lag_p99_seconds")).toBeGreaterThanOrEqual(0);
+});
+
+test("there is nothing at /metrics unless METRICS is True", async () => {
+  expect((await fetch(`${without.url}/metrics`)).status).toBe(404);
+});

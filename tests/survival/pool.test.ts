@@ -1,0 +1,246 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { type Caller, STATEMENT_TIMEOUT_MS, type Statement } from "../../src/db/database.ts";
+import { HungUp, OutcomeUnknown, TooManyWaiting } from "../../src/db/errors.ts";
+import { type Connection, createPool } from "../../src/db/pool.ts";
+
+setDefaultTimeout(30_000);
+
+const SHORT: Statement = { name: "short", text: "short" };
+const SLOW: Statement = { name: "slow", text: "slow", slow: true };
+const WRITE: Statement = { name: "write", text: "write", writes: true };
+
+const caller = (owner: string, signal?: AbortSignal): Caller => ({
+  owner,
+  signal,
+  deadline: performance.now() + 10_000,
+});
+const failure = (code: string) => Object.assign(new Error("from the server"), { code });
+const ticks = () => Bun.sleep(5);
+
+const cancelled = (reject?: (error: Error) => void) => reject?.(failure("57014"));
+
+/** A pool over connections whose statements end when the test says so. */
+function pool(size: number, answer?: (text: string, attempt: number) => unknown, onCancel = cancelled) {
+  const sent: {
+    text: string;
+    connection: string;
+    resolve(rows: object[]): void;
+    reject(error: Error): void;
+  }[] = [];
+  const log: string[] = [];
+  let attempts = 0;
+  const open = (name: string): Connection => ({
+    send<Row>({ text }: Statement) {
+      if (text.includes("statement_timeout")) return Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
+      const { promise, resolve, reject } = Promise.withResolvers<Row[]>();
+      sent.push({ text, connection: name, resolve: resolve as never, reject });
+      const given = answer?.(text, attempts++);
+      if (given instanceof Error) reject(given);
+      else if (given !== undefined) resolve(given as Row[]);
+      return promise;
+    },
+    cancel() {
+      log.push(`cancel ${name.split("/")[1]}`);
+      onCancel(sent.find(({ connection }) => connection === name)?.reject);
+    },
+    close: () => log.push(`close ${name.split("/")[1]}`),
+  });
+  const shared = createPool(size, open);
+  return {
+    ...shared,
+    sent,
+    log,
+    query<Row>(...asked: Parameters<typeof shared.query>) {
+      const answer = shared.query<Row>(...asked);
+      // What a test leaves waiting is refused seconds later, when another test would fail for it.
+      answer.catch(() => {});
+      return answer;
+    },
+  };
+}
+
+describe("the pool", () => {
+  test("runs two slow statements of an owner at once, and another owner's before the third", async () => {
+    const { query, sent } = pool(8);
+    for (let i = 0; i < 5; i++) void query({ ...SLOW, text: "hog" }, [], caller("hog"));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["hog", "hog"]);
+    void query({ ...SLOW, text: "other" }, [], caller("other"));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["hog", "hog", "other"]);
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent.length).toBe(4);
+  });
+
+  test("keeps half of its connections for short statements, and one statement on each", async () => {
+    const { query, sent, connections } = pool(4);
+    for (let i = 0; i < 8; i++) void query(SLOW, [], caller(`owner ${i}`));
+    await ticks();
+    expect(sent.length).toBe(2);
+    for (let i = 0; i < 4; i++) void query(SHORT, [], caller(`other ${i}`));
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["slow", "slow", "short", "short"]);
+    expect(new Set(sent.map(({ connection }) => connection)).size).toBe(4);
+    expect(connections()).toEqual({ busy: 4, most: 4 });
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent[4]?.text).toBe("short");
+  });
+
+  test("lets an owner take turns with others, however many wait", async () => {
+    const { query, sent } = pool(2);
+    for (const owner of ["hog", "hog", "hog", "hog", "other"]) void query({ ...SLOW, text: owner }, [], caller(owner));
+    for (let i = 0; i < 3; i++) {
+      await ticks();
+      sent[i]?.resolve([]);
+    }
+    expect(sent.map(({ text }) => text)).toContain("other");
+  });
+
+  test("refuses what an owner asks beyond what may wait", async () => {
+    const { query } = pool(2);
+    const asked = Array.from({ length: 40 }, () => query(SLOW, [], caller("hog")).catch((error) => error));
+    const first = await Promise.race(asked);
+    expect(first).toBeInstanceOf(TooManyWaiting);
+    expect(await Promise.race([query(SLOW, [], caller("other")), ticks()])).toBeUndefined();
+  });
+
+  test("sends nothing for a client that has hung up, and ends what runs for one", async () => {
+    const { query, sent, log } = pool(1);
+    const [waiting, running] = [new AbortController(), new AbortController()];
+    const first = query(SLOW, [], caller("a", running.signal)).catch((error) => error);
+    const second = query(SLOW, [], caller("b", waiting.signal)).catch((error) => error);
+    await ticks();
+    waiting.abort();
+    running.abort();
+    expect(await first).toBeInstanceOf(HungUp);
+    expect(await second).toBeInstanceOf(HungUp);
+    // It may be about to end by itself.
+    expect(log).toEqual(["close 0"]);
+    await Bun.sleep(500);
+    expect([sent.length, log]).toEqual([1, ["close 0", "cancel 0"]]);
+  });
+
+  test("replaces a connection whose statement doesn't end when it is asked to, and goes on over a new one", async () => {
+    const { query, sent, log } = pool(1, undefined, () => {});
+    const hangUp = new AbortController();
+    const first = query(SHORT, [], caller("a", hangUp.signal)).catch((error) => error);
+    await ticks();
+    hangUp.abort();
+    expect(await first).toBeInstanceOf(HungUp);
+    const second = query<object>(SHORT, [], caller("b"));
+    while (sent.length < 2) await ticks();
+    // The first one was closed after the probe.
+    expect(log).toEqual(["close 0", "cancel 0", "close 0"]);
+    sent[1]?.resolve([{ n: 1 }]);
+    expect(await second).toEqual([{ n: 1 }]);
+  });
+
+  test("asks a read again whose connection was lost, and no write: it may have been done", async () => {
+    const lost = failure("57P01");
+    const reads = pool(2, (_, attempt) => (attempt === 0 ? lost : [{ n: 1 }]));
+    expect(await reads.query<object>(SHORT, [], caller("a"))).toEqual([{ n: 1 }]);
+    const writes = pool(2, () => lost);
+    const error = await writes.query(WRITE, [], caller("a")).catch((error) => error);
+    expect(error).toBeInstanceOf(OutcomeUnknown);
+    expect(error.cause).toBe(lost);
+    expect(writes.sent.length).toBe(1);
+  });
+
+  test("gives an owner's short statements a quarter of its connections, for they may wait for locked rows", async () => {
+    const { query, sent } = pool(8);
+    for (let i = 0; i < 20; i++) void query({ ...SHORT, text: "hog" }, [], caller("hog"));
+    void query({ ...SHORT, text: "other" }, [], caller("other"));
+    for (let i = 0; i < 3; i++) void query({ ...SHORT, text: "together" }, [], caller(""));
+    await ticks();
+    expect(sent.map(({ text }) => text).sort()).toEqual(["hog", "hog", "other", "together", "together", "together"]);
+  });
+
+  test("lets who hung up leave their place in the queue to others at once", async () => {
+    const { query, sent } = pool(2);
+    void query(SLOW, [], caller("other"));
+    const gone = new AbortController();
+    const left = Array.from({ length: 32 }, () => query(SLOW, [], caller("hog", gone.signal)).catch((error) => error));
+    await ticks();
+    gone.abort();
+    for (const one of left) expect(await one).toBeInstanceOf(HungUp);
+    void query({ ...SLOW, text: "new" }, [], caller("hog"));
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(sent.at(-1)?.text).toBe("new");
+  });
+
+  test("uses a connection no more whose statement was over before the request to end it got there", async () => {
+    const { query, log, sent } = pool(1, undefined, () => {});
+    const gone = new AbortController();
+    const asked = query(SHORT, [], caller("a", gone.signal)).catch((error) => error);
+    await ticks();
+    gone.abort();
+    expect(await asked).toBeInstanceOf(HungUp);
+    await Bun.sleep(500);
+    sent[0]?.resolve([]);
+    await ticks();
+    expect(log).toEqual(["close 0", "cancel 0", "close 0"]);
+  });
+
+  test("takes it for a loss when PgBouncer ends a connection, and not for a refusal", async () => {
+    const crashed = Object.assign(failure("08P01"), { message: "server conn crashed?", severity: "FATAL" });
+    const { query, sent } = pool(2, () => crashed);
+    expect(await query(WRITE, [], caller("a")).catch((error) => error)).toBeInstanceOf(OutcomeUnknown);
+    expect(sent.length).toBe(1);
+    const refused = Object.assign(failure("08P01"), {
+      message: "unsupported startup parameter: statement_timeout",
+      severity: "FATAL",
+    });
+    const found = pool(2, (_, attempt) => (attempt === 0 ? refused : [{ n: 1 }]));
+    expect(await found.query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+  });
+
+  test("uses no connection any more that was opened before one turned out to be stale", async () => {
+    const { query, sent, log } = pool(4);
+    const asked = Array.from({ length: 4 }, (_, i) => query(WRITE, [], caller(`owner ${i}`)));
+    await ticks();
+    for (const one of sent.splice(0)) one.resolve([]);
+    await Promise.all(asked);
+    log.splice(0);
+    const again = Array.from({ length: 4 }, (_, i) => query(WRITE, [], caller(`owner ${i}`)));
+    await ticks();
+    const [stale, ...others] = sent.splice(0);
+    for (const one of others) one.resolve([]);
+    stale?.reject(failure("0A000"));
+    await ticks();
+    const more = query(WRITE, [], caller("owner"));
+    await ticks();
+    expect(sent.length).toBe(2);
+    const used = sent.map(({ connection }) => `close ${connection.split("/")[1]}`);
+    expect(log).toEqual(expect.arrayContaining(used));
+    for (const one of sent) one.resolve([]);
+    await Promise.all([...again, more]);
+  });
+
+  test("asks a read three times in all, and then says how its connection was lost", async () => {
+    const { query, sent } = pool(2, () => failure("57P01"));
+    expect(await query(SHORT, [], caller("a")).catch((error) => error.code)).toBe("57P01");
+    expect(sent.length).toBe(3);
+  });
+
+  test.each(["40001", "40P01"])("tries again what lost to another transaction (%s)", async (code) => {
+    const { query, sent } = pool(2, (_, attempt) => (attempt < 5 ? failure(code) : [{ n: 1 }]));
+    expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+    expect(sent.length).toBe(6);
+  });
+
+  test.each(["0A000", "26000", "42P05"])("tries again on a new connection what it is stale for (%s)", async (code) => {
+    const { query, sent, log } = pool(2, (_, attempt) => (attempt === 0 ? failure(code) : [{ n: 1 }]));
+    expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+    expect(sent.length).toBe(2);
+    expect(log.length).toBeGreaterThan(1);
+  });
+
+  test.each(["23505", "57014", "42501"])("says what the server refused, once (%s)", async (code) => {
+    const { query, sent } = pool(2, () => failure(code));
+    expect(await query(WRITE, [], caller("a")).catch((error) => error.code)).toBe(code);
+    expect(sent.length).toBe(1);
+  });
+});
