@@ -64,7 +64,6 @@ export function tokenVerifier(settings: Config["jwt"]) {
    * don't push out those in use, and a hit moves nothing.
    */
   function remember(digest: string, session: Session) {
-    sessions.delete(digest);
     for (const [oldest, spared] of sessions) {
       if (sessions.size < CACHE_SIZE) break;
       sessions.delete(oldest);

@@ -199,12 +199,12 @@ describe("settings", () => {
   });
 
   test("may come from mounted files", () => {
-    const files = { "/run/url": "memory://\n", "/run/secret": `${SECRET}\n` };
+    const files = { "/run/url": "pglite:///mounted\n", "/run/secret": `${SECRET}\n` };
     const config = loadConfig(
       { DATABASE_URL_FILE: "/run/url", BETTER_AUTH_SECRET_FILE: "/run/secret" },
       (path) => files[path as keyof typeof files],
     );
-    expect([config.database.driver, config.jwt.secret]).toEqual(["embedded", SECRET]);
+    expect([config.database, config.jwt.secret]).toEqual([{ driver: "embedded", directory: "/mounted" }, SECRET]);
   });
 });
 

@@ -107,7 +107,10 @@ test("what is repeated within a minute is written once, then counted, and a minu
   expect(lines).toEqual([]);
   jest.advanceTimersByTime(1_000);
   expect(lines.splice(0)).toEqual([[{ kind: "a", repeated: 2 }, "kind a (2 more times in the last minute)"]]);
-  write("a", { kind: "a" }, "kind a");
-  expect(lines).toEqual([[{ kind: "a" }, "kind a"]]);
+  for (const kind of ["a", "b"]) write(kind, { kind }, `kind ${kind}`);
+  expect(lines).toEqual([
+    [{ kind: "a" }, "kind a"],
+    [{ kind: "b" }, "kind b"],
+  ]);
   jest.useRealTimers();
 });

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { createMetrics } from "../../src/metrics.ts";
 import { start, service as without } from "../harness.ts";
 
 setDefaultTimeout(60_000);
@@ -46,6 +47,37 @@ test("requests are counted by route and status, never by their path", async () =
   const names = [...found.keys()].join("\n");
   expect(names).not.toContain("private");
   expect(names).not.toContain(user.id);
+});
+
+test("durations are in seconds", async () => {
+  const user = await service.newcomer();
+  const began = performance.now();
+  const { id } = await user.task();
+  await user.delete(id);
+  await Bun.sleep(100);
+  const seconds = (performance.now() - began) / 1000;
+  const found = await metrics();
+  const request = found.get(
+    'http_request_duration_seconds_sum{method="DELETE",route="/api/:user_id/tasks/:id",status="204"}',
+  );
+  const statement = found.get('db_statement_duration_seconds_sum{kind="delete"}');
+  expect(request).toBeGreaterThan(0);
+  expect(request).toBeLessThan(seconds);
+  expect(statement).toBeGreaterThan(0);
+  expect(statement).toBeLessThan(seconds);
+});
+
+test("statements are counted by a few kinds, and each with the number of its requests", async () => {
+  const { timed, routes } = createMetrics();
+  const ask = timed(async () => []);
+  const caller = { owner: "", deadline: 0 };
+  for (const requests of [7, 3]) await ask({ name: "pages_asc_true", text: "" }, [], { ...caller, requests });
+  await ask({ name: "pages_desc_false", text: "" }, [], caller);
+  const text = await (await routes.handle(new Request("http://localhost/metrics"))).text();
+  expect(text.match(/^db_statement_batch_size_(sum|count).*/gm)).toEqual([
+    'db_statement_batch_size_sum{kind="pages"} 11',
+    'db_statement_batch_size_count{kind="pages"} 3',
+  ]);
 });
 
 test("what is refused is counted by reason", async () => {

@@ -182,6 +182,26 @@ describe("a start is refused", () => {
   });
 });
 
+describe("Bun itself refuses, with no word of ours and no line in the log,", () => {
+  const head = "Host: localhost\r\nConnection: close\r\n";
+  test.each([
+    ["broken HTTP/1.1", `GET /health HTTP/1.1\r\n${head}no colon\r\n\r\n`, 400],
+    ["headers over 16 KiB", `GET /health HTTP/1.1\r\n${head}X: ${"x".repeat(17_000)}\r\n\r\n`, 431],
+    ["a body over 16 MiB", `POST /health HTTP/1.1\r\n${head}Content-Length: ${2 ** 24 + 1}\r\n\r\n`, 413],
+  ])("%s", async (_, sent, status) => {
+    const { url, lines, stop } = await spawnService();
+    const answer: Buffer[] = [];
+    const closed = Promise.withResolvers<void>();
+    const socket = { data: (_: unknown, bytes: Buffer) => void answer.push(bytes), close: () => closed.resolve() };
+    (await Bun.connect({ hostname: "localhost", port: Number(new URL(url).port), socket })).write(sent);
+    await closed.promise;
+    expect(Buffer.concat(answer).toString()).toMatch(new RegExp(`^HTTP/1.1 ${status} [^{]*$`));
+    await Bun.sleep(300);
+    expect(lines.filter((line) => line.includes('"request"') && !line.includes("/health/ready"))).toEqual([]);
+    await stop();
+  });
+});
+
 describe("readiness says what is missing:", () => {
   const ready = async (url: string) => {
     const answer = await fetch(`${url}/health/ready`);
