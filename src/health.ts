@@ -2,7 +2,6 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Database } from "./db/database.ts";
 import { causeOf } from "./db/errors.ts";
-import { ping } from "./db/migrate.ts";
 import { Problem, problem } from "./http/problem.ts";
 
 export const Healthy = Type.Object({ status: Type.Literal("healthy") }, { $id: "Health", noValidate: true });
@@ -57,17 +56,21 @@ export const health = (db: Probed, phase: () => Phase) =>
       },
     );
 
-/** What stands between the database and a request, in a sentence. */
+/** Why the database can't serve, in a sentence. Undefined if it can. */
 function obstacleOf(db: Probed): Promise<string | undefined> {
-  const asked = performance.now();
-  const pinged = ping(db).then(
+  const began = performance.now();
+  const pinged = db.query({ name: "ping", text: "select from tasks limit 1" }, []).then(
     () => undefined,
-    (error) => (causeOf(error).code === "42P01" ? NO_TABLE : NO_ANSWER),
+    (error) => {
+      const { code, sentence } = causeOf(error);
+      return code === "42P01" ? NO_TABLE : sentence === undefined ? NO_ANSWER : REFUSED;
+    },
   );
-  // Where every connection is busy a ping waits, but the others have just been answered.
-  const late = () => (db.lastAnswer() > asked ? undefined : NO_ANSWER);
+  // Where all connections are busy the ping waits, but then others have been answered since.
+  const late = () => (db.lastAnswer() > began ? undefined : NO_ANSWER);
   return Promise.race([pinged, Bun.sleep(READY_TIMEOUT_MS).then(late)]);
 }
 
 const NO_ANSWER = "The database does not answer";
+const REFUSED = "The database does not let this service in, or not to the tasks";
 const NO_TABLE = "The table is not there: `tasks-api migrate` makes it";

@@ -1,15 +1,16 @@
-import { ANSWER_TIMEOUT_MS, type Caller } from "./database.ts";
-import { HungUp, isRefused, Overloaded } from "./errors.ts";
+import type { Caller } from "./database.ts";
+import { isRefused, Overloaded } from "./errors.ts";
+import { refusedUnsent } from "./turns.ts";
 
 /** The most members of one statement. */
 const MAX_BATCH = 64;
 /**
- * How many statements of a kind may be under way, and how many must wait for another to be worth it: while one waits for
- * the disk, or a database far away, the next is on its way.
+ * At most four statements of a kind are under way, and a further one only if sixteen members wait: while one waits for the
+ * disk, or a database far away, the next is on its way.
  */
 const MAX_UNDER_WAY = 4;
 const WORTH_ANOTHER = 16;
-/** After how long the others no longer wait for a statement that is under way, in milliseconds. */
+/** A statement that has been under way for longer no longer holds up the others, in milliseconds. */
 const STALLED_AFTER_MS = 50;
 
 interface Member<Asked, Answer> {
@@ -49,7 +50,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
       let counting = 0;
       for (const { at } of sent) if (now - at < STALLED_AFTER_MS) counting++;
       if (counting > 0 && (waiting.length < WORTH_ANOTHER || counting >= MAX_UNDER_WAY)) break;
-      const members = next(now);
+      const members = next();
       if (members.length === 0) break;
       void send(members);
     }
@@ -61,23 +62,18 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
     pump();
   }
 
-  /** Those who go next. Members that hung up or came too late are told so, and nothing is sent for them. */
-  function next(now: number): One[] {
+  /** Those who go next. */
+  function next(): One[] {
     const members: One[] = [];
     const left: One[] = [];
     const rows = new Set<string>();
     for (const member of waiting) {
+      if (refusedUnsent(member)) continue;
       const id = row?.(member.asked);
-      if (member.caller.signal?.aborted) member.reject(new HungUp());
-      else if (now > member.caller.deadline - ANSWER_TIMEOUT_MS) member.reject(new Overloaded());
-      else if (members.length === most || (id !== undefined && (busyRows.has(id) || rows.has(id)))) {
-        left.push(member);
-        // The next one about this row stays behind this one.
-        if (id !== undefined) rows.add(id);
-      } else {
-        members.push(member);
-        if (id !== undefined) rows.add(id);
-      }
+      const later = members.length === most || (id !== undefined && (busyRows.has(id) || rows.has(id)));
+      (later ? left : members).push(member);
+      // The next one about this row stays behind this one.
+      if (id !== undefined) rows.add(id);
     }
     waiting = left;
     return members;
@@ -85,7 +81,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
 
   async function send(members: One[]) {
     const one = { at: performance.now() };
-    // Only with nothing else under way may one wait for a locked row. A batch skips locked rows.
+    // What is sent alone may wait for a locked row, and a batch skips those. Only one may wait, with nothing else under way.
     const straight = members.length === 1 && sent.size === 0;
     sent.add(one);
     for (const { asked } of members) if (row) busyRows.add(row(asked));
@@ -100,13 +96,12 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
         alone(asked, caller)
           .then(resolve, reject)
           .finally(() => {
+            sent.delete(one);
             done(asked);
             pump();
           }),
       ),
     );
-    sent.delete(one);
-    pump();
   }
 
   /** Answers those whom one statement can answer. Returns the others. */

@@ -6,8 +6,8 @@ export interface Statement {
   text: string;
   /** It reads as much as its owner has, so it takes one of the owner's few turns (see turns.ts). */
   slow?: boolean;
-  /** It changes something, so it isn't sent again when its connection is lost. */
-  writes?: boolean;
+  /** Doing it twice would do harm: it isn't sent again when its connection is lost. */
+  once?: boolean;
 }
 
 /** Whoever waits for the answer. */

@@ -25,7 +25,7 @@ export class OutcomeUnknown extends Error {}
  * What a failure of the database may be told by. The code is SQLSTATE's, or the driver's or the system's own. Only
  * `sentence` holds words of the server, and only for failures whose words hold no value of a row.
  */
-export interface Cause {
+interface Cause {
   name: string;
   code: string | undefined;
   /** The database's absence (503), and not a bug of ours (500). */
@@ -68,7 +68,7 @@ const isOutage = (code: string | undefined, cause: unknown) =>
     : OUTAGE.test(code);
 
 /** Refused for what other transactions did at the same time (serializable, deadlock): nothing was done. */
-export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(codeOf(driverError(error)) ?? "");
+export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(codeOf(error) ?? "");
 
 /**
  * Refused since the connection's prepared statements are not what they were: a column's type has changed (0A000), or
@@ -76,43 +76,41 @@ export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(codeOf(driv
  * there was none (08P01 for a start-up parameter). Nothing was done.
  */
 export const isStale = (error: unknown) => {
-  const cause = driverError(error);
-  const code = codeOf(cause) ?? "";
-  return /^(0A000|26000|42P05)$/.test(code) || (code === "08P01" && !isPoolersEnd(cause));
+  const code = codeOf(error) ?? "";
+  return /^(0A000|26000|42P05)$/.test(code) || (code === "08P01" && !isPoolersEnd(error));
 };
 
 /**
  * PgBouncer reports 08P01 whenever it ends a connection, also for "server conn crashed?", when the statement may have
  * been done. The messages that it gives before it has sent anything are known.
  */
-const isPoolersEnd = (cause: unknown) =>
-  cause instanceof Error &&
-  "severity" in cause &&
-  cause.severity === "FATAL" &&
-  !/startup parameter|connect to server|login|wait_timeout|no more connections/.test(cause.message);
+const isPoolersEnd = (error: unknown) =>
+  error instanceof Error &&
+  "severity" in error &&
+  error.severity === "FATAL" &&
+  !/startup parameter|connect to server|login|wait_timeout|no more connections/.test(error.message);
 
 /** The connection was lost with the statement under way. */
 export const isLost = (error: unknown) => {
-  const cause = driverError(error);
-  const code = codeOf(cause) ?? "";
+  const code = codeOf(error) ?? "";
   return (
-    (code === "08P01" && isPoolersEnd(cause)) ||
+    (code === "08P01" && isPoolersEnd(error)) ||
     /^(08(?!P01)|57P01|57P02|ERR_POSTGRES_CONNECTION_CLOSED|ECONNRESET|EPIPE|DATABASE_TIMEOUT)/.test(code) ||
-    (cause instanceof Error && /connection terminated|query read timeout/i.test(cause.message))
+    (error instanceof Error && /connection terminated|query read timeout/i.test(error.message))
   );
 };
 
 /** The server refused the statement as a whole, so nothing was done. */
-export const isRefused = (error: unknown) => /^[0-9A-Z]{5}$/.test(codeOf(driverError(error)) ?? "") && !isLost(error);
+export const isRefused = (error: unknown) => /^[0-9A-Z]{5}$/.test(codeOf(error) ?? "") && !isLost(error);
 
 /** What the driver threw: Drizzle wraps the failure of a query, but not that of a BEGIN, a COMMIT or a connection. */
 export const driverError = (error: unknown) =>
   error instanceof DrizzleQueryError || error instanceof OutcomeUnknown ? error.cause : error;
 
 /** Bun.SQL keeps the SQLSTATE in `errno` and a name of its own in `code`; the others keep it in `code`. */
-export function codeOf(cause: unknown): string | undefined {
-  if (typeof cause !== "object" || cause === null) return undefined;
-  if ("errno" in cause && typeof cause.errno === "string") return cause.errno;
-  if ("code" in cause && typeof cause.code === "string") return cause.code;
+export function codeOf(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  if ("errno" in error && typeof error.errno === "string") return error.errno;
+  if ("code" in error && typeof error.code === "string") return error.code;
   return undefined;
 }

@@ -1,6 +1,6 @@
-import { getTableName, type SQL, sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import { getTableConfig } from "drizzle-orm/pg-core";
-import type { Caller, Database } from "./database.ts";
+import type { Database } from "./database.ts";
 import { causeOf, codeOf, driverError } from "./errors.ts";
 import { readMigrations } from "./read-migrations.ts" with { type: "macro" };
 import { idempotency_keys, tasks } from "./schema.ts";
@@ -22,16 +22,12 @@ export const inTransaction = <Result>(
   );
 
 /** The database can't be used as it is. The message says why, and what would be right. */
-export class SchemaError extends Error {}
+class SchemaError extends Error {}
 
 /** The tables are not as the statements need them, and it is somebody else's to migrate. */
-export class NotMigrated extends Error {
+class NotMigrated extends Error {
+  /** Postgres's for an absent table: an outage, which ends when somebody has migrated. */
   readonly code = "42P01";
-}
-
-/** Fails unless a query gets through to the database, and the table is there. */
-export async function ping({ query }: Pick<Database, "query">, caller?: Caller): Promise<void> {
-  await query({ name: "ping", text: `select 1 from ${getTableName(tasks)} limit 1` }, [], caller);
 }
 
 /** A number that every replica of this service agrees on, and nothing else on the server is likely to use. */
@@ -45,9 +41,8 @@ export async function lockMigrations(ask: Ask): Promise<void> {
 }
 
 /**
- * The journal is our own, in the schema that the connection looks at first: Drizzle's looks at its newest row
- * only, whoever wrote it, so that two
- * projects on one database hide each other's migrations.
+ * A journal of our own, in the schema that the connection looks at first. Drizzle judges a shared one by its newest row,
+ * whoever wrote it, so that two projects on one database hide each other's migrations.
  */
 const JOURNAL = "tasks_api_migrations";
 const SHARED_JOURNAL = "drizzle.__drizzle_migrations";

@@ -19,8 +19,8 @@ export interface Connection {
   close(): unknown;
 }
 
-/** What the way to the server allows. */
-export interface Session {
+/** What works on the way to the server. A pooler breaks both. */
+export interface Capabilities {
   /** Start-up parameters are obeyed. Behind a pooler they are refused or dropped. */
   parameters: boolean;
   /** Statements may be prepared under a name. Behind a pooler that name may be another client's. */
@@ -30,7 +30,7 @@ export interface Session {
 type Pool = Pick<Database, "query" | "lastAnswer" | "connections" | "close">;
 
 /** Opens a connection. The server knows it by its name. */
-export type Open = (name: string, session: Session) => Connection;
+export type Open = (name: string, capabilities: Capabilities) => Connection;
 
 /** How often the pool looks for statements that have waited too long, in milliseconds. */
 const SWEEP_MS = 100;
@@ -47,8 +47,8 @@ const CONFLICT_RETRIES = 30;
 interface Slot {
   name: string;
   connection: Connection | undefined;
-  /** What the way to the server allowed when the connection was opened. */
-  session?: Session;
+  /** What the connection was opened for. */
+  capabilities?: Capabilities;
 }
 
 interface Running {
@@ -73,52 +73,54 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
   const turns = createTurns(slots);
   const running = new Set<Running>();
   let lastAnswer = Number.NEGATIVE_INFINITY;
-  let session: Promise<Session> | undefined;
+  let probed: Promise<Capabilities> | undefined;
   let timer: Timer | undefined;
 
-  /** What the way to the server allows. Found out before the first statement, since a wrong guess gives wrong answers. */
-  async function probe(): Promise<Session> {
-    const slot = await turns.take(PROBE, NOBODY());
-    let parameters = false;
-    try {
-      const [row] = await run<{ limit: string }>(slot, { parameters: true, named: false }, PROBE, [], NOBODY());
-      parameters = row?.limit === `${STATEMENT_TIMEOUT_MS}ms`;
-    } catch (error) {
-      if (codeOf(error) !== "08P01") throw error;
-    } finally {
-      replace(slot);
-    }
+  /** Comes before the first statement: with a wrong guess a pooler gives the answers of other clients' statements. */
+  async function probe(): Promise<Capabilities> {
+    const slot = await turns.take(PROBE, itself());
+    const parameters = await run<{ limit: string }>(slot, { parameters: true, named: false }, PROBE, [], itself()).then(
+      ([row]) => row?.limit === `${STATEMENT_TIMEOUT_MS}ms`,
+      (error) => {
+        if (codeOf(error) === "08P01") return false;
+        throw error;
+      },
+    );
     return { parameters, named: named ?? parameters };
   }
 
-  const query: Query = async (statement, values, caller = NOBODY()) => {
+  const query: Query = async (statement, values, caller = itself()) => {
     for (let attempt = 0; ; attempt++) {
       timer ??= setInterval(sweep, SWEEP_MS);
-      session ??= probe();
-      const mine = session;
+      probed ??= probe().catch((error) => {
+        probed = undefined;
+        throw error;
+      });
+      const mine = probed;
+      let sent = false;
       try {
-        const known = await mine.catch((error) => {
-          session = undefined;
-          throw error;
-        });
-        return await run(await turns.take(statement, caller), known, statement, values, caller);
+        const capabilities = await mine;
+        const slot = await turns.take(statement, caller);
+        sent = true;
+        return await run(slot, capabilities, statement, values, caller);
       } catch (error) {
-        // A new probe, so that all connections are replaced. (Unless a later one has begun.)
-        if (isStale(error) && session === mine) session = undefined;
+        // Probe again, which replaces all connections. (Unless somebody has begun to.)
+        if (isStale(error) && probed === mine) probed = undefined;
+        const maybeDone = isLost(error) && sent && statement.once === true;
         const again = isConflict(error)
           ? attempt < CONFLICT_RETRIES
-          : attempt < 2 && (isStale(error) || (!statement.writes && isLost(error)));
-        if (!again || isOverdue(caller))
-          throw statement.writes && isLost(error) ? new OutcomeUnknown("", { cause: error }) : error;
+          : attempt < 2 && (isStale(error) || (isLost(error) && !maybeDone));
+        if (!again || isOverdue(caller)) throw maybeDone ? new OutcomeUnknown("", { cause: error }) : error;
         if (isConflict(error)) await Bun.sleep(Math.random() * 10 * 2 ** Math.min(attempt, 4));
       }
     }
   };
 
-  function run<Row>(slot: Slot, session: Session, statement: Statement, values: unknown[], caller: Caller) {
-    if (slot.session !== session) replace(slot);
-    slot.session = session;
-    slot.connection ??= open(slot.name, session);
+  function run<Row>(slot: Slot, capabilities: Capabilities, statement: Statement, values: unknown[], caller: Caller) {
+    if (slot.capabilities !== capabilities) replace(slot);
+    slot.capabilities = capabilities;
+    slot.connection ??= open(slot.name, capabilities);
+    const { connection } = slot;
     const now = performance.now();
     return new Promise<Row[]>((resolve, reject) => {
       const one: Running = {
@@ -145,13 +147,13 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
         if (stale) replace(slot);
         turns.giveBack(slot, statement, caller);
       };
-      (slot.connection as Connection).send<Row>(statement, values).then(
+      connection.send<Row>(statement, values).then(
         (rows) => {
           done(true, one.cancelled);
           resolve(rows);
         },
         (error) => {
-          // The request to cancel goes its own way: if it is late, it ends the next statement on this connection.
+          // Our cancel request travels apart. If it is late, it would end the next statement on this connection.
           done(false, isStale(error) || (one.cancelled && codeOf(error) !== CANCELLED));
           reject(error);
         },
@@ -197,5 +199,5 @@ const CANCELLED = "57014";
 
 const PROBE: Statement = { name: "probe", text: "select current_setting('statement_timeout') as \"limit\"" };
 
-/** Who asks when the service itself does. */
-const NOBODY = (): Caller => ({ owner: "", deadline: performance.now() + REQUEST_TIMEOUT_MS });
+/** The service as a caller. */
+const itself = (): Caller => ({ owner: "", deadline: performance.now() + REQUEST_TIMEOUT_MS });

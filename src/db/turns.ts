@@ -21,9 +21,9 @@ export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline 
  * Decides whose statement goes next over which of the slots.
  *
  * Short statements go first. Slow ones take turns: over at most half of the slots, two for each owner, owner by owner.
- * So one user's long lists make that user wait and nobody else. A short one may wait for rows that are locked, so an
- * owner's run over at most a quarter. What goes together waits for no row, and counts for no owner.
- * What can't be answered in time is refused unsent.
+ * So one user's long lists make that user wait and nobody else. An owner's short ones run over at most a quarter of the
+ * slots, since they may wait for locked rows. What goes together waits for no row, and counts for no owner. What can't be
+ * answered in time is refused unsent.
  */
 export function createTurns<Slot>(slots: readonly Slot[]) {
   /** The last one given back is taken first, so that few are used when few are needed. */
@@ -35,7 +35,7 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
     while (free.length > 0) {
       const turn = short.next() ?? slow.next();
       if (turn === undefined) return;
-      if (isPointless(turn)) continue;
+      if (refusedUnsent(turn)) continue;
       lane(turn.statement).count(turn.caller.owner, 1);
       turn.begin(free.pop() as Slot);
     }
@@ -72,15 +72,18 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
   };
 }
 
-/** Refuses it if its client hung up or its time is over. Returns whether it did. */
-function isPointless<Slot>({ caller, reject }: Turn<Slot>): boolean {
+/** Refuses what nobody waits for any more, and what can't be answered in time. Returns whether it did. */
+export function refusedUnsent({ caller, reject }: Pick<Turn<never>, "caller" | "reject">): boolean {
   if (caller.signal?.aborted) reject(new HungUp());
   else if (isOverdue(caller)) reject(new Overloaded());
   else return false;
   return true;
 }
 
-/** Those who wait, and how many run, `most` at once and `ofOne` for each owner. (Many together have no owner: "".) */
+/**
+ * Who waits, by owner, and how many run: at most `most` in all, and `ofOne` of an owner. What goes together has the owner
+ * "", and no such limit.
+ */
 function createLane<Slot>(most: number, ofOne: number) {
   const waiting = new Map<string, Turn<Slot>[]>();
   const running = new Map<string, number>();
@@ -119,7 +122,7 @@ function createLane<Slot>(most: number, ofOne: number) {
 
     prune() {
       for (const [owner, turns] of waiting) {
-        const left = turns.filter((turn) => !isPointless(turn));
+        const left = turns.filter((turn) => !refusedUnsent(turn));
         waits -= turns.length - left.length;
         if (left.length === 0) waiting.delete(owner);
         else if (left.length < turns.length) waiting.set(owner, left);

@@ -8,9 +8,9 @@ const TAG = /(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"/g;
 const LIST = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/;
 
 /**
- * What `If-Match` asks for: undefined without the header, or with `*`, which asks for no more than that the resource is
- * there; "malformed" if it is neither `*` nor a list of tags; else what stands between the quotes of its strong tags.
- * A weak one never matches (RFC 9110, section 13.1.1).
+ * The strong tags that `If-Match` names, without their quotes: a weak one never matches (RFC 9110, section 13.1.1).
+ * Undefined without the header, or with `*`, which asks for no more than that the resource is there. "malformed" if it is
+ * neither.
  */
 export function ifMatch(header: string | null): string[] | "malformed" | undefined {
   if (header === null || header.trim() === "*") return undefined;
@@ -18,14 +18,18 @@ export function ifMatch(header: string | null): string[] | "malformed" | undefin
   return (header.match(TAG) ?? []).filter((tag) => tag.startsWith('"')).map((tag) => tag.slice(1, -1));
 }
 
-/**
- * Gives the answer its tag, and lets the client keep it and ask whether it still holds. Returns whether the client has
- * it already, by `If-None-Match` (weak comparison: RFC 9110, section 13.1.2). A malformed header is no condition.
- */
-export function isKnown({ set, request }: Pick<Context, "set" | "request">, etag: string): boolean {
+/** Gives the answer its tag, and lets the client keep it and ask whether it still holds. */
+export function setTag({ set }: Pick<Context, "set">, etag: string) {
   set.headers.etag = etag;
   set.headers["cache-control"] = "private, no-cache";
-  const header = request.headers.get("if-none-match");
+}
+
+/**
+ * Whether the client has what bears this tag, by `If-None-Match` (weak comparison: RFC 9110, section 13.1.2). A
+ * malformed header is no condition.
+ */
+export function isKnown({ headers }: Request, etag: string): boolean {
+  const header = headers.get("if-none-match");
   if (header === null) return false;
   const opaque = (tag: string) => tag.replace(/^W\//, "");
   return header.trim() === "*" || (LIST.test(header) && (header.match(TAG) ?? []).map(opaque).includes(opaque(etag)));

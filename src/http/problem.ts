@@ -4,7 +4,16 @@ import { type Context, Elysia, NotFoundError, status } from "elysia";
 import { causeOf, Overloaded, TooManyWaiting } from "../db/errors.ts";
 import { type Logger, throttled } from "../log.ts";
 import { weightOf } from "./accept.ts";
-import { sentence, type Violation } from "./validation.ts";
+
+/**
+ * One thing that is wrong with a request, in FastAPI's shape. `loc` says where (`["body", "title"]`), `type` is
+ * Pydantic's name of the mistake, `msg` is for a person. The value itself is never in it.
+ */
+export interface Violation {
+  loc: string[];
+  msg: string;
+  type: string;
+}
 
 /** The one shape of failure (RFC 9457). */
 export const Problem = Type.Object(
@@ -45,13 +54,13 @@ interface More {
 
 const MEDIA_TYPE = "application/problem+json";
 /** The answers to requests that name the media type of problems. All others get plain JSON: front ends look for that. */
-const preferringIt = new WeakSet<Context["set"]>();
+const wantProblemJson = new WeakSet<Context["set"]>();
 
 /** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */
-export function problemBody({ set }: Answer, code: Failure, detail: string, more: More = {}) {
+function problemBody({ set }: Answer, code: Failure, detail: string, more: More = {}) {
   const { errors, retryAfter = code === 503 ? 5 : null } = more;
   set.status = code;
-  set.headers["content-type"] = preferringIt.has(set) ? MEDIA_TYPE : "application/json";
+  set.headers["content-type"] = wantProblemJson.has(set) ? MEDIA_TYPE : "application/json";
   set.headers.vary = `${set.headers.vary}, Accept`;
   if (retryAfter !== null) set.headers["retry-after"] = String(retryAfter);
   return {
@@ -68,9 +77,14 @@ export function problemBody({ set }: Answer, code: Failure, detail: string, more
 export const problem = <S extends Failure>(answer: Answer, code: S, detail: string, more?: More) =>
   status(code, problemBody(answer, code, detail, more));
 
-/** 422, with these violations. */
+/** What a rule of our own forbids, beyond the type of a value. */
+export const invalid = (loc: string[], msg: string): Violation => ({ loc, msg, type: "value_error" });
+
+/** 422, with these violations; and with all of them in one sentence, for a front end to show. */
 export const validationProblem = (answer: Answer, errors: Violation[]) =>
-  problem(answer, 422, sentence(errors), { errors });
+  problem(answer, 422, errors.map(({ loc, msg }) => `${loc.slice(1).join(".") || loc[0]}: ${msg}`).join("; "), {
+    errors,
+  });
 
 /**
  * Turns whatever was not answered into a problem: a path that isn't there, a database that is out of reach; the
@@ -84,7 +98,7 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       // `/anything/health` for `/health`.
       const { url, method } = request;
       if (url.startsWith("/") && !methodsOf(pathOf(url)).includes(method)) throw new NotFoundError();
-      if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) preferringIt.add(set);
+      if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) wantProblemJson.add(set);
     })
     .onError({ as: "global" }, ({ code, error, set, request }) => {
       if (code === "NOT_FOUND") {

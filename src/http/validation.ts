@@ -1,18 +1,10 @@
-import { Kind, type TSchema, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
+import { Kind, type TObject, type TSchema, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
 import { Errors, ValueErrorType } from "@sinclair/typebox/errors";
-
-/**
- * One thing that is wrong with a request, in FastAPI's shape. `loc` says where (`["body", "title"]`), `type` is
- * Pydantic's name of the mistake, `msg` is for a person. The value itself is never in it.
- */
-export interface Violation {
-  loc: string[];
-  msg: string;
-  type: string;
-}
+import type { Context } from "elysia";
+import { Problem, type Violation, validationProblem } from "./problem.ts";
 
 /** Where in a request a value stood, in FastAPI's words. */
-export type Part = "path" | "query" | "body";
+type Part = "path" | "query" | "body";
 
 type Fault = Omit<Violation, "loc"> | undefined;
 
@@ -120,8 +112,47 @@ const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
 for (const [kind, fault] of Object.entries(kinds))
   TypeRegistry.Set(kind, (schema: TSchema, value) => fault(schema, value) === undefined);
 
+/** What any operation may answer instead. */
+export const commonFailures = {
+  401: Problem,
+  403: Problem,
+  422: Problem,
+  429: Problem,
+  500: Problem,
+  503: Problem,
+};
+export const bodyFailures = { 400: Problem, 408: Problem, 413: Problem, 415: Problem };
+
+/**
+ * Has these parts of a request checked. Elysia stops at the first part that is wrong; the answer names what is
+ * wrong in all of them.
+ */
+export function validated<Schemas extends { params: TObject; query?: TObject; body?: TObject }>(schemas: Schemas) {
+  const { params: path, query: parameters, body: json } = schemas;
+  const inUrl = ({ params, query }: Parts) => [
+    ...violations("path", path, params),
+    ...(parameters ? violations("query", parameters, query) : []),
+  ];
+  // Elysia parses a body for any hook that so much as names it.
+  const error = json
+    ? ({ code, set, params, query, body }: Parts) =>
+        code === "VALIDATION"
+          ? validationProblem({ set }, [...inUrl({ code, set, params, query }), ...violations("body", json, body)])
+          : undefined
+    : ({ code, set, params, query }: Parts) =>
+        code === "VALIDATION" ? validationProblem({ set }, inUrl({ code, set, params, query })) : undefined;
+  return { ...schemas, error };
+}
+
+interface Parts extends Pick<Context, "set"> {
+  code: unknown;
+  params: unknown;
+  query: unknown;
+  body?: unknown;
+}
+
 /** Everything that is wrong with one part of a request: at most one violation for each field. */
-export function violations(part: Part, schema: TSchema, value: unknown): Violation[] {
+function violations(part: Part, schema: TSchema, value: unknown): Violation[] {
   const found = new Map<string, Violation>();
   for (const error of Errors(schema, [], value)) {
     if (found.has(error.path)) continue;
@@ -133,10 +164,6 @@ export function violations(part: Part, schema: TSchema, value: unknown): Violati
   }
   return [...found.values()];
 }
-
-/** The violations as one sentence that a front end can show. */
-export const sentence = (violations: Violation[]): string =>
-  violations.map(({ loc, msg }) => `${loc.slice(1).join(".") || loc[0]}: ${msg}`).join("; ");
 
 const fallback = ({ type }: TSchema) =>
   type === "boolean"

@@ -1,5 +1,6 @@
 import { type Static, Type } from "@sinclair/typebox";
-import { decimal, oneOf, text, type Violation } from "../http/validation.ts";
+import { invalid, type Violation } from "../http/problem.ts";
+import { decimal, oneOf, text } from "../http/validation.ts";
 
 const title = text({
   trimmed: true,
@@ -22,7 +23,7 @@ const instant = (meaning: string) =>
   Type.String({ format: "date-time", description: meaning, examples: ["2026-11-23T11:50:00.123Z"] });
 
 /** What a request holds beyond what is asked for is ignored, not an error: front ends send more. */
-const open = { additionalProperties: true };
+const lenient = { additionalProperties: true };
 
 /** A task as it goes out. Checked by the compiler against the table's row, so not once more at run time. */
 export const Task = Type.Object(
@@ -51,13 +52,13 @@ export const NewTask = Type.Object(
     description: Type.Optional(description),
     completed: Type.Optional(completed("Whether it is done already.")),
   },
-  { ...open, $id: "NewTask", description: "A task to create. Members other than these are ignored." },
+  { ...lenient, $id: "NewTask", description: "A task to create. Members other than these are ignored." },
 );
 
 export const TaskChanges = Type.Partial(
   Type.Object({ title, description, completed: completed("Whether it is done.") }),
   {
-    ...open,
+    ...lenient,
     $id: "TaskChanges",
     description:
       "The fields to change: at least one. An absent field is kept; null clears the description. Members other than these are ignored.",
@@ -66,7 +67,7 @@ export const TaskChanges = Type.Partial(
 
 export const Completion = Type.Partial(
   Type.Object({ completed: completed("The state to set; without it, the state is toggled.", true) }),
-  { ...open, $id: "Completion", description: "The state to set, so that a retry is safe." },
+  { ...lenient, $id: "Completion", description: "The state to set, so that a retry is safe." },
 );
 
 const user_id = text({
@@ -76,11 +77,11 @@ const user_id = text({
   examples: ["demo"],
 });
 
-export const Owned = Type.Object({ user_id }, open);
+export const Owned = Type.Object({ user_id }, lenient);
 
 export const OwnedTask = Type.Object(
   { user_id, id: decimal({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: "The task's id." }) },
-  open,
+  lenient,
 );
 
 /** How many tasks a list has at most, and unless it is asked for fewer. */
@@ -109,7 +110,6 @@ const SORT = {
 } as const;
 const COMPLETED = { true: "completed", false: "pending" } as const;
 const BOOLEAN = { true: "true", false: "false" } as const;
-const ORDER = { asc: "asc", desc: "desc" } as const;
 
 const skipped = (meaning: string) =>
   decimal({
@@ -136,7 +136,7 @@ export const Listing = Type.Partial(
       description:
         "What to sort by. Titles are in code point order; ties are in order of id. For compatibility, `created` and `updated` are understood, and `due_date` gives the default order.",
     }),
-    order: oneOf(ORDER, { default: "desc", description: "Which way to sort." }),
+    order: oneOf({ asc: "asc", desc: "desc" }, { default: "desc", description: "Which way to sort." }),
     limit: decimal({
       minimum: 1,
       maximum: MAX_LIMIT,
@@ -155,12 +155,12 @@ export const Listing = Type.Partial(
     offset: skipped("How many tasks to skip."),
     skip: skipped("The same as `offset`."),
   }),
-  open,
+  lenient,
 );
 
 export const Clearing = Type.Object(
   { status: oneOf({ completed: "completed", all: "all" }, { description: "Which tasks to delete." }) },
-  open,
+  lenient,
 );
 
 export const Cleared = Type.Object(
@@ -207,11 +207,8 @@ export function listQuery(given: Listing): ListQuery | Violation[] {
 const meaningOf = <Word extends string>(word: string | undefined, words: Readonly<Record<string, Word>>) =>
   words[word?.toLowerCase() ?? ""];
 
-const conflict = (name: string, other: string): Violation => ({
-  loc: ["query", name],
-  type: "value_error",
-  msg: `Says otherwise than ${other}: give one of the two`,
-});
+const conflict = (name: string, other: string) =>
+  invalid(["query", name], `Says otherwise than ${other}: give one of the two`);
 
 export type Task = Static<typeof Task>;
 export type NewTask = Static<typeof NewTask>;

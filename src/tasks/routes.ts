@@ -3,10 +3,10 @@ import { Elysia } from "elysia";
 import type { auth, UserId } from "../auth/index.ts";
 import type { SendJson } from "../http/accept.ts";
 import { jsonBody } from "../http/body.ts";
-import { isKnown } from "../http/conditional.ts";
+import { isKnown, setTag } from "../http/conditional.ts";
 import type { limits } from "../http/limits.ts";
-import { Problem, problem, validationProblem } from "../http/problem.ts";
-import { bodyRefusals, refusals, validated } from "../http/validated.ts";
+import { invalid, Problem, problem, validationProblem } from "../http/problem.ts";
+import { bodyFailures, commonFailures, validated } from "../http/validation.ts";
 import { parseCursor } from "./cursor.ts";
 import {
   Cleared,
@@ -51,11 +51,12 @@ export const taskRoutes = (
         const json = JSON.stringify(page.tasks);
         // What the body doesn't tell is in the headers: the total, and whether more follow.
         const etag = `W/"${page.total}${page.next === undefined ? "." : "-"}${Bun.hash(json).toString(36)}"`;
-        return sendJson({ request, set }, page.tasks, json, isKnown({ set, request }, etag));
+        setTag({ set }, etag);
+        return sendJson({ request, set }, page.tasks, json, isKnown(request, etag));
       },
       {
         ...validated({ params: Owned, query: Listing }),
-        response: { 200: TaskList, 304: Type.Void(), ...refusals },
+        response: { 200: TaskList, 304: Type.Void(), ...commonFailures },
         detail: {
           operationId: "listTasks",
           summary: "List tasks",
@@ -74,7 +75,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: Owned, query: Clearing }),
-        response: { 200: Cleared, ...refusals },
+        response: { 200: Cleared, ...commonFailures },
         detail: {
           operationId: "clearTasks",
           summary: "Delete the completed tasks, or all",
@@ -88,11 +89,12 @@ export const taskRoutes = (
       async ({ tasks, params, request, set, status }) => {
         const task = await tasks.find(Number(params.id));
         if (task === undefined) return problem({ set }, 404, NO_SUCH_TASK);
-        return isKnown({ set, request }, etagOf(task)) ? status(304, undefined) : task;
+        tagged({ set }, task);
+        return isKnown(request, etagOf(task)) ? status(304, undefined) : task;
       },
       {
         ...validated({ params: OwnedTask }),
-        response: { 200: Task, 304: Type.Void(), 404: Problem, ...refusals },
+        response: { 200: Task, 304: Type.Void(), 404: Problem, ...commonFailures },
         detail: {
           operationId: "getTask",
           summary: "Get a task",
@@ -111,7 +113,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask }),
-        response: { 204: Type.Void(), 404: Problem, 412: Problem, ...refusals },
+        response: { 204: Type.Void(), 404: Problem, 412: Problem, ...commonFailures },
         detail: { operationId: "deleteTask", summary: "Delete a task", description: "It is gone for good." },
       },
     )
@@ -125,7 +127,7 @@ export const taskRoutes = (
         if (key !== null && !/^[\x21-\x7e]{1,64}$/.test(key)) return validationProblem({ set }, [MALFORMED_KEY]);
         const made =
           key === null ? { task: await tasks.create(body), replayed: false } : await tasks.createOnce(key, body);
-        if (made === "changed") return validationProblem({ set }, [KEY_OF_ANOTHER]);
+        if (made === "other") return validationProblem({ set }, [KEY_OF_ANOTHER]);
         if (made === "missing")
           return problem({ set }, 404, "The task that this Idempotency-Key created has been deleted");
         if (made.replayed) set.headers["idempotency-replayed"] = "true";
@@ -134,7 +136,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: Owned, body: NewTask }),
-        response: { 201: Task, 404: Problem, ...refusals, ...bodyRefusals },
+        response: { 201: Task, 404: Problem, ...commonFailures, ...bodyFailures },
         detail: {
           operationId: "createTask",
           summary: "Create a task",
@@ -159,7 +161,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask, body: TaskChanges }),
-        response: { 200: Task, 404: Problem, 412: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, ...commonFailures, ...bodyFailures },
         detail: {
           operationId: "updateTask",
           summary: "Update a task",
@@ -178,7 +180,7 @@ export const taskRoutes = (
       },
       {
         ...validated({ params: OwnedTask, body: Completion }),
-        response: { 200: Task, 404: Problem, 412: Problem, ...refusals, ...bodyRefusals },
+        response: { 200: Task, 404: Problem, 412: Problem, ...commonFailures, ...bodyFailures },
         detail: {
           operationId: "completeTask",
           summary: "Complete a task, or reopen it",
@@ -188,35 +190,20 @@ export const taskRoutes = (
       },
     );
 
-const MALFORMED_KEY = {
-  loc: ["header", "idempotency-key"],
-  type: "value_error",
-  msg: "Give 1 to 64 visible ASCII characters, without spaces",
-};
-
-const KEY_OF_ANOTHER = {
-  loc: ["header", "idempotency-key"],
-  type: "value_error",
-  msg: "This key has created another task: give each new task a key of its own",
-};
-
+const MALFORMED_KEY = invalid(["header", "idempotency-key"], "Give 1 to 64 visible ASCII characters, without spaces");
+const KEY_OF_ANOTHER = invalid(
+  ["header", "idempotency-key"],
+  "This key has created another task: give each new task a key of its own",
+);
 const NOTHING_TO_CHANGE = {
-  loc: ["body"],
+  ...invalid(["body"], "Give at least one of title, description and completed"),
   type: "missing",
-  msg: "Give at least one of title, description and completed",
 };
-
-const SEVERAL_STATUSES = {
-  loc: ["query", "status"],
-  type: "value_error",
-  msg: "Give it once: completed or all",
-};
-
-const FOREIGN_CURSOR = {
-  loc: ["query", "cursor"],
-  type: "value_error",
-  msg: "Take the cursor from the Link header of a list with the same sort and order",
-};
+const SEVERAL_STATUSES = invalid(["query", "status"], "Give it once: completed or all");
+const FOREIGN_CURSOR = invalid(
+  ["query", "cursor"],
+  "Take the cursor from the Link header of a list with the same sort and order",
+);
 
 /** Without a host, for a proxy may serve it under another name. */
 const tasksPath = (owner: string) => `/api/${encodeURIComponent(owner)}/tasks`;

@@ -15,22 +15,10 @@ export interface Row {
   updated_at: number;
 }
 
-export const COLUMNS = {
-  id: tasks.id,
-  user_id: tasks.user_id,
-  title: tasks.title,
-  description: tasks.description,
-  completed: tasks.completed,
-  created_at: sql<number>`date_part('epoch', ${tasks.created_at}) * 1000`.as("created_at"),
-  updated_at: sql<number>`date_part('epoch', ${tasks.updated_at}) * 1000`.as("updated_at"),
-};
-/** The same, for a statement that is written out. */
-export const columns = sql.join(
-  Object.entries(COLUMNS).map(
-    ([name, column]) => sql`${"sql" in column ? column.sql : column} as ${sql.identifier(name)}`,
-  ),
-  sql`, `,
-);
+/** What each statement that returns tasks selects: a `Row`. */
+export const columns = sql`${tasks.id}, ${tasks.user_id}, ${tasks.title}, ${tasks.description}, ${tasks.completed},
+  date_part('epoch', ${tasks.created_at}) * 1000 as created_at,
+  date_part('epoch', ${tasks.updated_at}) * 1000 as updated_at`;
 
 /**
  * The row as it goes over the wire: times as ISO 8601 strings (UTC, `Z`, milliseconds), since `JSON.stringify` leaves

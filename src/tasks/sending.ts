@@ -4,6 +4,7 @@ import { stripped } from "../http/validation.ts";
 import type { NewTask } from "./model.ts";
 import type { Row } from "./row.ts";
 import { memoized, type PageVariant, statements } from "./statements.ts";
+import type { Undone, Versions } from "./versions.ts";
 
 interface OneTask {
   owner: string;
@@ -12,27 +13,21 @@ interface OneTask {
   versions: Versions;
 }
 
-/** What a change is asked to do. */
+/** What a change is asked to do. What is absent stays. */
 export interface Change extends OneTask {
-  title: string | null;
-  described: boolean;
-  description: string | null;
-  completed: boolean | null;
-  toggled: boolean;
+  title?: string | undefined;
+  sets_description?: boolean;
+  description?: string | null | undefined;
+  completed?: boolean | undefined;
+  toggles?: boolean;
 }
-
-/** The version of a task is `updated_at`, which moves with every change. */
-export type Versions = string[] | undefined;
-
-/** Why something was not done: there is no such task, or it is there in another version. */
-export type Undone = "missing" | "changed";
 
 /** What is sent one by one, and what goes together with others'. */
 export function sending(query: Query) {
   const built = statements(query);
 
   const page = memoized((variant: Pick<PageVariant, "order" | "continued">) => {
-    const ask = built.pagesTogether(variant);
+    const ask = built.pages(variant);
     const sign = variant.order === "asc" ? 1 : -1;
     // They come in order, but SQL promises no order for a join.
     const together = async (asked: object[], caller: Caller) =>
@@ -51,23 +46,22 @@ export function sending(query: Query) {
     page,
 
     find: batching<{ owner: string; id: number }, Row | null>({
-      together: async (asked, caller) =>
-        grouped(asked, await built.findTogether(asked, caller)).map(([row]) => row ?? null),
-      alone: async (asked, caller) => (await built.findTogether([asked], caller))[0] ?? null,
+      together: async (asked, caller) => grouped(asked, await built.find(asked, caller)).map(([row]) => row ?? null),
+      alone: async (asked, caller) => (await built.find([asked], caller))[0] ?? null,
     }),
 
-    create: batching<{ owner: string } & ReturnType<typeof created>, Row>({
+    create: batching<{ owner: string } & ReturnType<typeof withDefaults>, Row>({
       async together(asked, caller) {
-        const rows = Map.groupBy(await built.createTogether(asked, caller), contentOf);
+        const rows = Map.groupBy(await built.create(asked, caller), contentOf);
         const found = asked.map((one) => rows.get(contentOf({ ...one, user_id: one.owner }))?.shift());
-        // A trigger may have changed what they hold. They exist, and to ask again would create them twice. Each
-        // owner's ids are in the order of the requests.
+        // A trigger may have changed what they hold. They exist, and asking again would create them twice. So the rest
+        // is matched by owner: each owner's ids are in the order of the requests.
         const rest = [...rows.values()].flat().sort((a, b) => Number(a.id) - Number(b.id));
         const others = Map.groupBy(rest, ({ user_id }) => user_id);
         return asked.map(({ owner }, n) => found[n] ?? others.get(owner)?.shift());
       },
       async alone(asked, caller) {
-        const [row] = await built.createTogether([asked], caller);
+        const [row] = await built.create([asked], caller);
         if (!row) throw new Error("insert … returning returned no row");
         return row;
       },
@@ -97,8 +91,8 @@ function grouped<R extends { n: number }>(asked: object[], rows: R[]): R[][] {
   return groups;
 }
 
-/** What a new task holds, with the defaults filled in. */
-export const created = ({ title, description = null, completed = false }: NewTask) => ({
+/** What a new task will hold. */
+export const withDefaults = ({ title, description = null, completed = false }: NewTask) => ({
   title: stripped(title),
   description,
   completed,

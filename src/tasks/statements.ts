@@ -1,17 +1,16 @@
 import { and, asc, desc, eq, fillPlaceholders, type SQL, sql } from "drizzle-orm";
-import { PgDialect, QueryBuilder } from "drizzle-orm/pg-core";
+import { PgDialect } from "drizzle-orm/pg-core";
 import type { Caller, Query, Statement } from "../db/database.ts";
 import { idempotency_keys, tasks } from "../db/schema.ts";
 import type { Order, Sort } from "./cursor.ts";
-import { COLUMNS, columns, type Row } from "./row.ts";
+import { columns, type Row } from "./row.ts";
 
 const given = sql.placeholder;
-const query = new QueryBuilder();
 const dialect = new PgDialect();
 
-const owner = eq(tasks.user_id, given("owner"));
+const isOwners = eq(tasks.user_id, given("owner"));
 
-/** What many ask for at once comes as one JSON text: any driver carries it, and no pooler minds. */
+/** Many requests are sent as one JSON text, which every driver and pooler carries. */
 const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
 
 /** Two changes within a millisecond still differ. */
@@ -27,11 +26,11 @@ const isVersion = sql`(asked.versions is null or asked.version = any(asked.versi
 
 const DAY = sql.raw("interval '24 hours'");
 
-/** How long a page may be that is read together with others', and how far its total is counted. */
+/** A page of so many tasks may share a statement with others. Its total is counted so far. */
 export const SHORT_PAGE = 100;
 export const SHORT_COUNT = 1000;
 
-/** The row as it is now, or was last; no id where the task is there in another version. */
+/** The row after the change, or before its deletion. Without an id: the task is there in another version. */
 export type Changed = (Row | { id: null }) & { n: number };
 
 export interface Filter {
@@ -48,18 +47,14 @@ export interface PageVariant extends Filter {
 
 const matching = ({ status, searched }: Filter) =>
   and(
-    owner,
+    isOwners,
     status === "all" ? undefined : sql`${tasks.completed} = ${given("completed")}::boolean`,
     searched
       ? sql`(${tasks.title} ~ ${given("pattern")}::text or ${tasks.description} ~ ${given("pattern")}::text)`
       : undefined,
   );
 
-const counting = (filter: Filter) =>
-  query
-    .select({ total: sql<number>`count(*)::int`.as("total") })
-    .from(tasks)
-    .where(matching(filter));
+const counting = (filter: Filter) => sql`select count(*)::int as total from ${tasks} where ${matching(filter)}`;
 
 const sortKeys: Record<Sort, { column: SQL; position: SQL }> = {
   created_at: { column: sql`${tasks.created_at}`, position: sql`${given("key")}::text::timestamptz` },
@@ -69,65 +64,61 @@ const sortKeys: Record<Sort, { column: SQL; position: SQL }> = {
 
 /** Every statement of the service, each built once. All that touch a task name its owner. */
 export function statements(send: Query) {
-  /** What it returns sends the text, with the values that its placeholders name. */
-  function statement<R = Row>(
-    name: string,
-    built: SQL | { getSQL(): SQL },
-    flags: Pick<Statement, "slow" | "writes"> = {},
-  ) {
-    const { sql: text, params } = dialect.sqlToQuery(built.getSQL());
+  /** Returns what sends the statement, with values for its placeholders. */
+  function statement<R = Row>(name: string, built: SQL, flags: Pick<Statement, "slow" | "once"> = {}) {
+    const { sql: text, params } = dialect.sqlToQuery(built);
     const prepared = { name, text, ...flags };
     return (values: Record<string, unknown>, caller: Caller) =>
       send<R>(prepared, fillPlaceholders(params, values), caller);
   }
 
   /** Sends many at once, each under its number `n`, by which their rows tell whose they are. */
-  function together<R = Row & { n: number }>(name: string, built: SQL, flags: Pick<Statement, "writes"> = {}) {
+  function together<R = Row & { n: number }>(name: string, built: SQL, flags: Pick<Statement, "once"> = {}) {
     const prepared = { name, text: dialect.sqlToQuery(built).sql, ...flags };
     return (members: object[], caller: Caller) =>
       send<R>(prepared, [JSON.stringify(members.map((member, n) => ({ n, ...member })))], caller);
   }
 
   /**
-   * Alone, it waits for a lock that somebody else has; with versions it tells a task that is there in another one (a row
-   * without an id) from one that isn't there (no row). Together, nobody waits for another's task, and there is a row of
-   * what is done.
+   * `alone` waits for a lock that somebody else has. So does `ifVersion`, which has a row without an id for a task in
+   * another version, and none for a task that isn't there. `together` skips what is locked: it has a row for each task
+   * that it changed.
    */
   const changing = (name: string, members: string, action: SQL) => ({
     alone: together<Changed>(
       name,
       sql`${action} ${asked(`n int, owner text, id bigint${members}`)} where ${isAsked} returning asked.n, ${columns}`,
-      { writes: true },
+      { once: true },
     ),
     ifVersion: together<Changed>(
       `${name}_if`,
       sql`with asked as materialized (${locked(members, sql``)}),
         done as (${action} asked where ${isAsked} and ${isVersion} returning asked.n as done, ${columns})
         select asked.n, done.* from asked left join done on done = n`,
-      { writes: true },
+      { once: true },
     ),
     together: together<Row & { n: number }>(
       `${name}s`,
       sql`${action} (${locked(members, sql`skip locked`)}) as asked where ${isAsked} and ${isVersion}
         returning asked.n, ${columns}`,
-      { writes: true },
+      { once: true },
     ),
   });
 
   return {
-    findTogether: together(
+    find: together(
       "find",
       sql`select asked.n, ${columns} from ${asked("n int, owner text, id bigint")} join ${tasks} on ${isAsked}`,
     ),
 
     /** Rows are matched with requests by their content. Of two equal requests either may get either row. */
-    createTogether: together<Row>(
+    create: together<Row>(
       "create",
       sql`insert into ${tasks} (user_id, title, description, completed)
         select owner, title, description, completed
         from ${asked("n int, owner text, title text, description text, completed boolean")} order by n
         returning ${columns}`,
-      { writes: true },
+      { once: true },
     ),
 
     /** Creates nothing if the key is there, and fails (23505) if another creates with it at this moment. */
@@ -144,10 +135,10 @@ export function statements(send: Query) {
           select ${given("owner")}::text, ${given("key")}::text, ${given("fingerprint")}::text, id from tasks
         )
         select ${columns} from tasks`,
-      { writes: true },
+      { once: true },
     ),
 
-    // Deletes this key if it is over a day old, and up to 20 others. Not marked as a write: repeating it is harmless.
+    /** Deletes this key if it is over a day old, and up to 20 others that are. Doing it twice is harmless. */
     forgetKeys: statement(
       "forget_keys",
       sql`delete from ${idempotency_keys} where ctid = any(array(
@@ -161,17 +152,17 @@ export function statements(send: Query) {
     createdBefore: statement<{ fingerprint: string } & (Row | { id: null })>(
       "created_before",
       sql`select ${idempotency_keys.fingerprint} as fingerprint, ${columns} from ${idempotency_keys}
-        left join ${tasks} on ${tasks.id} = ${idempotency_keys.task_id} and ${owner}
+        left join ${tasks} on ${tasks.id} = ${idempotency_keys.task_id} and ${isOwners}
         where ${idempotency_keys.user_id} = ${given("owner")} and ${idempotency_keys.key} = ${given("key")}`,
     ),
 
     change: changing(
       "change",
-      ", title text, described boolean, description text, completed boolean, toggled boolean",
+      ", title text, sets_description boolean, description text, completed boolean, toggles boolean",
       sql`update ${tasks} set
         title = coalesce(asked.title, ${tasks.title}),
-        description = case when asked.described then asked.description else ${tasks.description} end,
-        completed = coalesce(asked.completed, ${tasks.completed} <> asked.toggled),
+        description = case when asked.sets_description then asked.description else ${tasks.description} end,
+        completed = coalesce(asked.completed, ${tasks.completed} <> coalesce(asked.toggles, false)),
         ${touched} from`,
     ),
     delete: changing("delete", "", sql`delete from ${tasks} using`),
@@ -180,12 +171,12 @@ export function statements(send: Query) {
       statement<{ deleted: number }>(
         `clear_${filter.status}`,
         sql`with gone as (delete from ${tasks} where ${matching(filter)} returning 1) select count(*)::int as deleted from gone`,
-        { slow: true, writes: true },
+        { slow: true, once: true },
       ),
     ),
 
     /** Pages that are short whatever their owner has: a range of the index, and a total up to a limit. */
-    pagesTogether({ order, continued }: Pick<PageVariant, "order" | "continued">) {
+    pages({ order, continued }: Pick<PageVariant, "order" | "continued">) {
       const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
       return together<Row & { n: number; total: number | null }>(
         `pages_${order}_${continued}`,
@@ -210,13 +201,9 @@ export function statements(send: Query) {
       const rest = sql`(${column}, ${tasks.id}) ${beyond} (${position}, ${given("id")}::bigint)`;
       return statement<Row & { total: number }>(
         `page_${sort}_${order}_${filter.status}_${filter.searched}_${continued}_${counted}`,
-        query
-          .select({ ...COLUMNS, ...(counted && { total: sql<number>`(${counting(filter)})`.as("total") }) })
-          .from(tasks)
-          .where(and(matching(filter), continued ? rest : undefined))
-          .orderBy(direction(column), direction(tasks.id))
-          .limit(given("limit"))
-          .offset(given("offset")),
+        sql`select ${columns}${counted ? sql`, (${counting(filter)}) as total` : sql``} from ${tasks}
+          where ${and(matching(filter), continued ? rest : undefined)}
+          order by ${direction(column)}, ${direction(tasks.id)} limit ${given("limit")} offset ${given("offset")}`,
         { slow: true },
       );
     }),

@@ -6,8 +6,9 @@ import { encodeCursor, type Position } from "./cursor.ts";
 import { type ListQuery, MAX_LIMIT, type NewTask, type Task, type TaskChanges } from "./model.ts";
 import { type Row, taskOf } from "./row.ts";
 import { searchPattern } from "./search.ts";
-import { type Change, created, sending, type Undone, type Versions } from "./sending.ts";
+import { type Change, sending, withDefaults } from "./sending.ts";
 import { type PageVariant, SHORT_COUNT, SHORT_PAGE } from "./statements.ts";
+import type { Undone, Versions } from "./versions.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
 export interface Page {
@@ -16,7 +17,7 @@ export interface Page {
   next: string | undefined;
 }
 
-interface Listing extends Omit<ListQuery, "cursor"> {
+interface PageQuery extends Omit<ListQuery, "cursor"> {
   after: Position | undefined;
 }
 
@@ -28,7 +29,7 @@ export function taskStore(query: Query): (owner: UserId, signal?: AbortSignal) =
 
 /** One user's tasks. There is no other way to a row, and every statement names the owner. Fails as errors.ts has it. */
 export class Tasks {
-  #asked: Caller | undefined;
+  #known: Caller | undefined;
 
   constructor(
     private readonly owner: UserId,
@@ -38,31 +39,31 @@ export class Tasks {
 
   /** Its time runs from the first statement on, when the request is whole. */
   get #caller(): Caller {
-    this.#asked ??= {
-      owner: this.owner,
-      signal: this.signal,
-      deadline: performance.now() + REQUEST_TIMEOUT_MS,
-    };
-    return this.#asked;
+    const { owner, signal } = this;
+    this.#known ??= { owner, signal, deadline: performance.now() + REQUEST_TIMEOUT_MS };
+    return this.#known;
   }
 
-  /** The tasks that match, from `after` on (from the start without it). */
-  async list(listing: Listing): Promise<Page> {
-    const { status, search, sort, order, offset, limit, after } = listing;
+  /**
+   * The tasks that match, from `after` on (from the start without it). The total is the number of the rows if they are
+   * all, else what the page's own statement has counted, else what one more statement counts.
+   */
+  async list(query: PageQuery): Promise<Page> {
+    const { status, search, sort, order, offset, limit, after } = query;
     const plain = status === "all" && !search && sort === "created_at" && offset === 0;
-    const page = await (plain ? this.#shortPage(listing) : this.#page(listing, isPart(listing)));
+    const page = await (plain ? this.#shortPage(query) : this.#page(query, isPart(query)));
     const tasks = page.rows.slice(0, limit).map(taskOf);
     const last = tasks.at(-1);
     const next = page.rows.length > limit && last ? encodeCursor(last, sort, order) : undefined;
     // A first page, if nothing follows, is everything.
     const whole = next === undefined && after === undefined && (offset === 0 || tasks.length > 0);
     const total = whole ? offset + tasks.length : page.total;
-    return { tasks, total: total ?? (await this.#count(listing)), next };
+    return { tasks, total: total ?? (await this.#count(query)), next };
   }
 
   /** A page of the usual list. If it turns out to be a long one, the rest of it is asked for in turn with others. */
-  async #shortPage(listing: Listing): Promise<{ rows: Row[]; total: number | undefined }> {
-    const { order, limit, after } = listing;
+  async #shortPage(query: PageQuery): Promise<{ rows: Row[]; total: number | undefined }> {
+    const { order, limit, after } = query;
     const continued = after !== undefined;
     const rows = await this.send.page({ order, continued })(
       {
@@ -77,14 +78,14 @@ export class Tasks {
     const [last] = limit > SHORT_PAGE ? rows.slice(SHORT_PAGE).map(taskOf) : [];
     if (last) {
       const from = { key: last.created_at, id: last.id };
-      const rest = await this.#page({ ...listing, after: from, limit: limit - rows.length }, isPart(listing));
+      const rest = await this.#page({ ...query, after: from, limit: limit - rows.length }, isPart(query));
       return { rows: [...rows, ...rest.rows], total: rest.total };
     }
     const total = rows[0]?.total ?? undefined;
     return { rows, total: total === undefined || total > SHORT_COUNT ? undefined : total };
   }
 
-  async #page({ status, search, sort, order, limit, offset, after }: Listing, counted: boolean) {
+  async #page({ status, search, sort, order, limit, offset, after }: PageQuery, counted: boolean) {
     const continued = after !== undefined;
     const variant: PageVariant = { status, searched: Boolean(search), sort, order, continued, counted };
     const values = { ...this.#filter({ status, search }), ...after, limit: limit + 1, offset };
@@ -92,13 +93,13 @@ export class Tasks {
     return { rows, total: rows[0]?.total };
   }
 
-  async #count({ status, search }: Listing): Promise<number> {
+  async #count({ status, search }: PageQuery): Promise<number> {
     const count = this.send.statements.count({ status, searched: Boolean(search) });
     const [row] = await count(this.#filter({ status, search }), this.#caller);
     return row?.total ?? 0;
   }
 
-  #filter({ status, search = "" }: Partial<Listing>) {
+  #filter({ status, search = "" }: Partial<PageQuery>) {
     return {
       owner: this.owner,
       completed: status === "completed",
@@ -107,16 +108,16 @@ export class Tasks {
   }
 
   async create(task: NewTask): Promise<Task> {
-    return taskOf(await this.send.create({ owner: this.owner, ...created(task) }, this.#caller));
+    return taskOf(await this.send.create({ owner: this.owner, ...withDefaults(task) }, this.#caller));
   }
 
   /**
    * Creates a task, unless one was created with this key within the last 24 hours. Then that one, as it is now:
-   * "missing" if it was deleted, "changed" if it was created from something else.
+   * "missing" if it was deleted, "other" if it was created from something else.
    */
-  async createOnce(key: string, task: NewTask): Promise<{ task: Task; replayed: boolean } | Undone> {
+  async createOnce(key: string, task: NewTask): Promise<{ task: Task; replayed: boolean } | "missing" | "other"> {
     const { createOnce, createdBefore, forgetKeys } = this.send.statements;
-    const values = created(task);
+    const values = withDefaults(task);
     const fingerprint = new Bun.CryptoHasher("sha256").update(JSON.stringify(values)).digest("base64");
     const named = { owner: this.owner, key };
     await forgetKeys(named, this.#caller);
@@ -130,7 +131,7 @@ export class Tasks {
       const [before] = await createdBefore(named, this.#caller);
       // The key may have been forgotten in between: its day was over.
       if (before === undefined) continue;
-      if (before.fingerprint !== fingerprint) return "changed";
+      if (before.fingerprint !== fingerprint) return "other";
       return before.id === null ? "missing" : { task: taskOf(before), replayed: true };
     }
   }
@@ -142,24 +143,18 @@ export class Tasks {
 
   /** Changes the fields that are given, if the task has one of the versions, where any are given. */
   async change(id: number, changes: TaskChanges, versions?: Versions): Promise<Task | Undone> {
-    const { title, description, completed = null } = changes;
-    return this.#change({
-      ...{ owner: this.owner, id, versions, toggled: false, completed },
-      title: title === undefined ? null : stripped(title),
-      ...{ described: description !== undefined, description: description ?? null },
-    });
+    const { title, description, completed } = changes;
+    const sets_description = description !== undefined;
+    return this.#change({ id, versions, title: title && stripped(title), description, sets_description, completed });
   }
 
   /** Sets `completed`, or toggles it if no state is given. */
   async complete(id: number, completed: boolean | undefined, versions?: Versions): Promise<Task | Undone> {
-    return this.#change({
-      ...{ owner: this.owner, id, versions, toggled: completed === undefined, completed: completed ?? null },
-      ...{ title: null, described: false, description: null },
-    });
+    return this.#change({ id, versions, completed, toggles: completed === undefined });
   }
 
-  async #change(asked: Change): Promise<Task | Undone> {
-    const row = await this.send.change(asked, this.#caller);
+  async #change(change: Omit<Change, "owner">): Promise<Task | Undone> {
+    const row = await this.send.change({ owner: this.owner, ...change }, this.#caller);
     return typeof row === "string" ? row : taskOf(row);
   }
 
@@ -178,4 +173,4 @@ export class Tasks {
 }
 
 /** A part of the list is asked for, so that its rows don't tell how many there are. */
-const isPart = ({ after, offset, limit }: Listing) => after !== undefined || offset > 0 || limit < MAX_LIMIT;
+const isPart = ({ after, offset, limit }: PageQuery) => after !== undefined || offset > 0 || limit < MAX_LIMIT;

@@ -1,16 +1,19 @@
 import type { Context } from "elysia";
-import { ifMatch } from "../http/conditional.ts";
-import { problem } from "../http/problem.ts";
+import { ifMatch, setTag } from "../http/conditional.ts";
+import { invalid, problem } from "../http/problem.ts";
 import type { Task } from "./model.ts";
-import type { Undone, Versions } from "./sending.ts";
 
-/** A task's version is `updated_at`, which moves with every change. */
+/** A task's version is `updated_at`, which moves with every change. A change may be asked for of some versions only. */
+export type Versions = string[] | undefined;
+
+/** Why something was not done: there is no such task, or it is there in another version. */
+export type Undone = "missing" | "changed";
+
 export const etagOf = ({ updated_at }: Task) => `"${Date.parse(updated_at).toString(36)}"`;
 
 /** Gives the answer the task's tag. */
 export function tagged({ set }: Pick<Context, "set">, task: Task): Task {
-  set.headers.etag = etagOf(task);
-  set.headers["cache-control"] = "private, no-cache";
+  setTag({ set }, etagOf(task));
   return task;
 }
 
@@ -32,10 +35,9 @@ export const notDone = (answer: Pick<Context, "set">, undone: Undone) =>
     ? problem(answer, 404, NO_SUCH_TASK)
     : problem(answer, 412, "The task has been changed meanwhile: get it again, then decide");
 
-export const MALFORMED_IF_MATCH = {
-  loc: ["header", "if-match"],
-  type: "value_error",
-  msg: "Give * or entity tags in double quotes, as the ETag header has them",
-};
+export const MALFORMED_IF_MATCH = invalid(
+  ["header", "if-match"],
+  "Give * or entity tags in double quotes, as the ETag header has them",
+);
 
 export const NO_SUCH_TASK = "Task not found";

@@ -88,6 +88,11 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       const service = await spawnService({ DATABASE_URL: url(), ...driver }, "listening");
       const answer = await (await service.newcomer()).get();
       expect([answer.status, answer.headers.has("retry-after")]).toEqual([503, true]);
+      const ready = await fetch(`${service.url}/health/ready`);
+      expect([ready.status, await ready.text()]).toEqual([
+        503,
+        expect.stringContaining("does not let this service in"),
+      ]);
       await Bun.sleep(4000);
       await service.stop();
       expect(said(service).filter((line) => words.test(line))).toHaveLength(1);

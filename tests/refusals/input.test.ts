@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import fc from "fast-check";
-import type { Violation } from "../../src/http/validation.ts";
+import type { Violation } from "../../src/http/problem.ts";
 import { service } from "../harness.ts";
 
 interface Problem {

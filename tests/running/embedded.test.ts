@@ -7,7 +7,7 @@ import type { UserId } from "../../src/auth/index.ts";
 import { loadConfig } from "../../src/config.ts";
 import { connect } from "../../src/db/connect.ts";
 import { causeOf } from "../../src/db/errors.ts";
-import { migrate, ping, requireSchema } from "../../src/db/migrate.ts";
+import { migrate, requireSchema } from "../../src/db/migrate.ts";
 import { taskStore } from "../../src/tasks/store.ts";
 import { COMMAND, SETTINGS } from "../harness.ts";
 
@@ -54,10 +54,10 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   const first = await connect(config);
   expect(first.label).toBe(`embedded Postgres in ${folder}/data`);
   expect(statSync(join(folder, "data")).mode & 0o777).toBe(0o700);
-  expect(ping(first)).rejects.toThrow();
+  expect(requireSchema(first)).rejects.toThrow("tasks-api migrate");
   await migrate(first);
   await migrate(first);
-  await ping(first);
+  await requireSchema(first);
   const { id } = await taskStore(first.query)(SOMEBODY).create({ title: "kept" });
   expect(connect(config)).rejects.toThrow("in use by another process");
   await first.close();
@@ -107,7 +107,7 @@ test("a migration that can't be applied is told in Postgres's words, and leaves 
   await migrate(db).catch(() => {});
   await db.orm.execute(sql`drop table tasks`);
   await migrate(db);
-  await ping(db);
+  await requireSchema(db);
   await db.close();
 });
 

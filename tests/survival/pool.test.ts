@@ -7,7 +7,7 @@ setDefaultTimeout(30_000);
 
 const SHORT: Statement = { name: "short", text: "short" };
 const SLOW: Statement = { name: "slow", text: "slow", slow: true };
-const WRITE: Statement = { name: "write", text: "write", writes: true };
+const WRITE: Statement = { name: "write", text: "write", once: true };
 
 const caller = (owner: string, signal?: AbortSignal): Caller => ({
   owner,
@@ -28,10 +28,15 @@ function pool(size: number, answer?: (text: string, attempt: number) => unknown,
     reject(error: Error): void;
   }[] = [];
   const log: string[] = [];
+  /** What the first probes fail with. */
+  const lostProbes: Error[] = [];
   let attempts = 0;
   const open = (name: string): Connection => ({
     send<Row>({ text }: Statement) {
-      if (text.includes("statement_timeout")) return Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
+      if (text.includes("statement_timeout")) {
+        const lost = lostProbes.shift();
+        return lost ? Promise.reject(lost) : Promise.resolve([{ limit: `${STATEMENT_TIMEOUT_MS}ms` }] as Row[]);
+      }
       const { promise, resolve, reject } = Promise.withResolvers<Row[]>();
       sent.push({ text, connection: name, resolve: resolve as never, reject });
       const given = answer?.(text, attempts++);
@@ -50,6 +55,7 @@ function pool(size: number, answer?: (text: string, attempt: number) => unknown,
     ...shared,
     sent,
     log,
+    lostProbes,
     query<Row>(...asked: Parameters<typeof shared.query>) {
       const answer = shared.query<Row>(...asked);
       // What a test leaves waiting is refused seconds later, when another test would fail for it.
@@ -146,6 +152,39 @@ describe("the pool", () => {
     expect(error).toBeInstanceOf(OutcomeUnknown);
     expect(error.cause).toBe(lost);
     expect(writes.sent.length).toBe(1);
+  });
+
+  test("sends a write after a probe whose connection was lost: it can't have been done", async () => {
+    const { query, sent, lostProbes } = pool(2, () => [{ n: 1 }]);
+    lostProbes.push(failure("57P01"), failure("57P01"));
+    expect(await query<object>(WRITE, [], caller("a"))).toEqual([{ n: 1 }]);
+    expect(sent.length).toBe(1);
+    const never = pool(2);
+    never.lostProbes.push(...Array.from({ length: 3 }, () => failure("57P01")));
+    expect(await never.query(WRITE, [], caller("a")).catch((error) => error.code)).toBe("57P01");
+    expect(never.sent).toEqual([]);
+  });
+
+  test("probes anew without closing a connection that another statement has begun to use", async () => {
+    const { query, sent, log } = pool(1);
+    const asked = ["a", "b", "c"].map((owner) =>
+      query({ ...WRITE, text: owner, slow: owner !== "a" }, [], caller(owner)),
+    );
+    await ticks();
+    sent[0]?.reject(failure("0A000"));
+    await ticks();
+    // "b" was waiting before, so it goes first; then the probe does, and then "c".
+    log.splice(0);
+    sent[1]?.resolve([]);
+    await ticks();
+    expect(sent.map(({ text }) => text)).toEqual(["a", "b", "c"]);
+    // One for the probe, and one for "c", which was waiting before it.
+    expect(log).toEqual(["close 0", "close 0"]);
+    sent[2]?.resolve([]);
+    await ticks();
+    sent[3]?.resolve([]);
+    await Promise.all(asked);
+    expect(sent.map(({ text }) => text)).toEqual(["a", "b", "c", "a"]);
   });
 
   test("gives an owner's short statements a quarter of its connections, for they may wait for locked rows", async () => {
