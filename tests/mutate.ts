@@ -16,6 +16,7 @@ const TESTS: Record<string, string[]> = {
   "src/": ["process"],
   "src/app": ["answers", "input", "metrics"],
   "src/config": ["config"],
+  "src/health": ["process", "document", "answers"],
   "src/log": ["log", "process"],
   "src/metrics": ["metrics"],
   "src/serve": ["process", "shutdown"],
