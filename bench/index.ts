@@ -1,4 +1,6 @@
-/** `bun run bench`: what the service costs beside a server written by hand, and as there is more to do. See README.md. */
+/**
+ * `bun run bench`: what the service costs beside a server written by hand, and as there is more to do. See README.md.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -120,7 +120,9 @@ function coalesced(): typeof oneByOne {
   };
 }
 
-/** One statement of the kind at a time, for all who have asked meanwhile. Who changes the same row waits for the next. */
+/**
+ * One statement of the kind at a time, for all who have asked meanwhile. Who changes the same row waits for the next.
+ */
 function together<Asked>(text: string, rowOf?: (asked: Asked) => number) {
   let waiting: { asked: Asked; resolve(rows: Row[]): void; reject(error: unknown): void }[] = [];
   let busy = false;

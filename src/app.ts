@@ -14,7 +14,7 @@ import type { Metrics } from "./metrics.ts";
 import { taskRoutes } from "./tasks/routes.ts";
 import { taskStore } from "./tasks/store.ts";
 
-export interface Dependencies {
+interface Dependencies {
   config: Config;
   db: Pick<Database, "query" | "lastAnswer" | "connections">;
   log: Logger;
@@ -60,6 +60,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   /** What a path answers to, for 405 (Elysia says 404). */
   function methodsOf(path: string): string[] {
     const { http, static: fixed } = app.router;
+    // A slash at the end makes no difference, to Elysia either.
     const known = path.replace(/([^/])\/$/, "$1");
     const methods = METHODS.filter((method) => fixed[known]?.[method] !== undefined || http.find(method, known));
     return methods.flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : method));

@@ -6,7 +6,7 @@ import { parseOrigins } from "./http/origins.ts";
 export type Algorithm = keyof typeof SECRET_BYTES;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-export type DatabaseSettings =
+type DatabaseSettings =
   | { driver: "embedded"; directory: string | undefined }
   | ({ driver: "neon" | "postgres" } & Server);
 
@@ -104,7 +104,9 @@ export function loadConfig(environment: Environment, readFile: ReadFile = (path)
 function reader(environment: Environment, readFile: ReadFile, mistakes: string[]) {
   const text = (name: string) => environment[name]?.trim() || undefined;
 
-  /** What `parse` finds in the setting, which must be `right`. The fallback without it, or if there is nothing to find. */
+  /**
+   * What `parse` finds in the setting, which must be `right`. The fallback without it, or if there is nothing to find.
+   */
   function read<Value>(
     name: string,
     fallback: Value,

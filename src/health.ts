@@ -15,7 +15,7 @@ const NOT_READY: Partial<Record<Phase, string>> = {
   stopping: "The service is shutting down",
 };
 
-/** How long the database may take to answer a probe, in milliseconds. */
+/** How long the database may take to answer a probe. */
 const READY_TIMEOUT_MS = 1000;
 
 type Probed = Pick<Database, "query" | "lastAnswer">;

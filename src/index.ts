@@ -122,10 +122,11 @@ async function main(args: string[]): Promise<string> {
   const own = command.takes?.split(/[\s[\]]+/) ?? [];
   const unknown = Object.keys(values).find((option) => !own.includes(`--${option}`));
   if (unknown !== undefined) throw new UsageError(`${name} has no option --${unknown}\n\n${HELP}`);
-  if (values.from === true) throw new UsageError("--from needs a NAME");
+  const { from } = values;
+  if (from === "" || typeof from === "boolean") throw new UsageError("--from needs a NAME");
   if (more.length > 0 || (argument !== undefined && !/^\[?[A-Z]/.test(command.takes ?? "")))
     throw new UsageError(`${name} takes ${command.takes ?? "no argument"}`);
-  return command.run(argument, { from: values.from || undefined, dryRun: values["dry-run"] !== undefined });
+  return command.run(argument, { from, dryRun: values["dry-run"] !== undefined });
 }
 
 try {

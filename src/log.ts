@@ -17,7 +17,7 @@ export interface Logger {
 
 /** A line of the log, as it is for machines. `fields` are members of it like the others. */
 interface Line {
-  level: LogLevel;
+  level: keyof typeof COLORS;
   /** ISO 8601, UTC. */
   time: string;
   message: string;
@@ -41,7 +41,7 @@ interface Sink {
  */
 export function createLogger(level: LogLevel, terminal: boolean, sink: Sink = Bun.stdout.writer()): Logger {
   const format: (line: Line) => string = terminal ? forPeople : JSON.stringify;
-  const at = (name: LogLevel): Write =>
+  const at = (name: Line["level"]): Write =>
     LOG_LEVELS.indexOf(name) < LOG_LEVELS.indexOf(level)
       ? () => {}
       : (fields, message) => out.write(format({ level: name, time: new Date().toISOString(), message, ...fields }));
@@ -99,13 +99,7 @@ function buffered(sink: Sink, size: number, onDropped: (count: number) => void) 
   };
 }
 
-const COLORS: Record<LogLevel, "gray" | "green" | "yellow" | "red"> = {
-  DEBUG: "gray",
-  INFO: "green",
-  WARNING: "yellow",
-  ERROR: "red",
-  CRITICAL: "red",
-};
+const COLORS = { INFO: "green", WARNING: "yellow", ERROR: "red" } as const;
 
 function forPeople({ level, time, message, method, path, status, duration_ms, ...rest }: Line): string {
   const clock = new Date(time).toTimeString().slice(0, 8) + time.slice(19, 23);
@@ -114,8 +108,8 @@ function forPeople({ level, time, message, method, path, status, duration_ms, ..
   return `[${clock}] ${styleText(COLORS[level], level)}: ${styleText("cyan", text)} ${details}`.trimEnd();
 }
 
-/** How long a kind of event that has been logged is only counted, in milliseconds. */
-const QUIET = 60_000;
+/** How long a kind of event that has been logged is only counted. */
+const QUIET_MS = 60_000;
 
 /**
  * Logs the first event of a kind at once, and what follows within a minute as one line with its number: a database
@@ -134,6 +128,6 @@ export function throttled(write: Write) {
       const repeated = counts.get(kind);
       counts.delete(kind);
       if (repeated) write({ ...fields, repeated }, `${message} (${repeated} more times in the last minute)`);
-    }, QUIET).unref();
+    }, QUIET_MS).unref();
   };
 }

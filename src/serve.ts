@@ -10,28 +10,28 @@ import type { Phase } from "./health.ts";
 import { createLogger, type Logger, throttled } from "./log.ts";
 
 /**
- * How long after the signal connections are still taken, in milliseconds. Readiness says 503 from the signal on, but
+ * How long after the signal connections are still taken. Readiness says 503 from the signal on, but
  * an orchestrator goes on sending requests until word has got round, and has only just begun to spread it.
  */
 const LINGER_MS = 2_000;
 
-/** By when a request must have come in whole, in milliseconds from the signal. */
+/** By when, from the signal on, a request must have come in whole. */
 const WHOLE_BY_MS = 3_000;
 
 /** By when it is answered: its own deadline is 10 s. What is left then is a client that doesn't read its answer. */
 const ANSWERED_BY_MS = 13_000;
 
-/** How long the database's connections may take to close, in milliseconds. */
+/** How long the database's connections may take to close. */
 const CLOSE_TIMEOUT_MS = 3_000;
 
 /**
- * How long a connection may say nothing, in seconds: the longest that Bun knows. A balancer keeps idle connections,
+ * How long a connection may say nothing: the longest that Bun knows. A balancer keeps idle connections,
  * and sends a request on one that is closed here at that moment; so it has to be the one that closes them first.
  */
-const IDLE_TIMEOUT = 255;
+const IDLE_TIMEOUT_S = 255;
 
-/** How long to wait before the database is tried again at the start, in milliseconds. */
-const RETRY_AFTER = 1000;
+/** How long to wait before the database is tried again at the start. */
+const RETRY_AFTER_MS = 1_000;
 
 /** Runs the service until it is asked to stop: database, app, listen, drain. Resolves when it has stopped. */
 export async function serve(config: Config): Promise<void> {
@@ -47,7 +47,7 @@ export async function serve(config: Config): Promise<void> {
     port: config.port,
     // By default a second server would share the port, and nothing would say so.
     reusePort: false,
-    idleTimeout: IDLE_TIMEOUT,
+    idleTimeout: IDLE_TIMEOUT_S,
     // Far above our own limit, which is answered with a problem.
     maxRequestBodySize: 16 * 1024 * 1024,
     development: false,
@@ -86,7 +86,7 @@ async function untilThere(work: () => Promise<void>, log: Logger): Promise<void>
       if (!outage) throw error;
       const reason = `waiting for the database${sentence === undefined ? "" : `: ${sentence}`}`;
       logWait(reason, { error: name, code }, reason);
-      await Bun.sleep(RETRY_AFTER);
+      await Bun.sleep(RETRY_AFTER_MS);
     }
   }
 }

@@ -4,8 +4,8 @@ import { neonProxy } from "./neon-proxy.ts";
 const SERVER = process.env.TEST_DATABASE_URL;
 
 /**
- * Where databases are made and dropped. With `TEST_DATABASE_URL` through a pooler, `TEST_ADMIN_URL` is the server's own:
- * a pooler's connections would stand in the way of a database that is dropped.
+ * Where databases are made and dropped. With `TEST_DATABASE_URL` through a pooler, `TEST_ADMIN_URL` is the server's
+ * own: a pooler's connections would stand in the way of a database that is dropped.
  */
 const ADMIN = process.env.TEST_ADMIN_URL ?? SERVER;
 

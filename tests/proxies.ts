@@ -7,8 +7,8 @@ export const hasNginx = findProgram("nginx") !== undefined;
 export const hasHaproxy = findProgram("haproxy") !== undefined;
 
 /**
- * How nginx passes a request on: as it does by itself (HTTP/1.0 and `Connection: close`, whatever its `upstream` says of
- * keeping connections), or as its manual advises.
+ * How nginx passes a request on: as it does by itself (HTTP/1.0 and `Connection: close`, whatever its `upstream` says
+ * of keeping connections), or as its manual advises.
  */
 export const NGINX = {
   plain: "proxy_pass http://tasks;",

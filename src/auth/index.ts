@@ -17,23 +17,23 @@ export type UserId = string & { readonly [admitted]: true };
 export const auth = (settings: Config["jwt"], log: Logger) => {
   const verify = tokenVerifier(settings);
   const logRefusal = throttled(log.warning);
-  return new Elysia({ name: "auth", seed: settings })
+  return new Elysia({ name: "auth" })
     .use(jwt({ name: "jwt", secret: settings.secret ?? UNUSED, alg: settings.algorithm }))
     .derive({ as: "scoped" }, async ({ jwt, request, params, path, set }) => {
-      const session = await verify(bearerToken(request.headers.get("authorization")), jwt.verify);
-      if ("reason" in session) {
-        const { reason, detail } = session;
+      const verified = await verify(bearerToken(request.headers.get("authorization")), jwt.verify);
+      if ("reason" in verified) {
+        const { reason, detail } = verified;
         const message = `refused: ${detail === undefined ? reason : `${reason} (${detail})`}`;
         logRefusal(reason, { request_id: set.headers["x-request-id"] }, message);
-        if (session.unreachable)
+        if (verified.unreachable)
           return problem({ set }, 503, "Sign-ins can't be checked just now: try again in a few seconds");
         set.headers["www-authenticate"] = "Bearer";
         return problem({ set }, 401, "Sign in: a valid bearer token is required");
       }
-      if (session.userId !== params.user_id || wasUndecodable(params.user_id, path))
+      if (verified.userId !== params.user_id || wasUndecodable(params.user_id, path))
         return problem({ set }, 403, "These are not your tasks");
       // The one place where an id becomes a caller's: everything above has been checked.
-      return { userId: session.userId as UserId };
+      return { userId: verified.userId as UserId };
     });
 };
 
@@ -43,6 +43,6 @@ const UNUSED = crypto.randomUUID();
 /** RFC 6750, section 2.1; the scheme is case-insensitive (RFC 9110, section 11.1). */
 const bearerToken = (authorization: string | null) => /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
 
-/** What can't be decoded arrives as U+FFFD, which is an id only where it was written as one. */
+/** What can't be decoded arrives as U+FFFD. Such an id is right only if the path itself was written with that. */
 const wasUndecodable = (id: string, path: string) =>
   id.includes("\ufffd") && id.split("\ufffd").length !== path.split("/")[2]?.split(/%ef%bf%bd/i).length;

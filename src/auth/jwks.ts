@@ -1,26 +1,25 @@
 import type { FetchImplementation, JWTVerifyOptions } from "jose";
 import { createRemoteJWKSet, customFetch, errors, jwtVerify } from "jose";
 
-/** All in milliseconds. Keys this old are renewed, and go on being used meanwhile. */
-const RENEW_AFTER = 300_000;
+/** Keys this old are renewed, and go on being used meanwhile. */
+const RENEW_AFTER_MS = 300_000;
 /** The pause after a failed renewal, and before a key that isn't there is asked for again. */
-const COOLDOWN = 30_000;
+const COOLDOWN_MS = 30_000;
 /** The pause after a failure while there are no keys at all. */
-const COOLDOWN_WITHOUT_KEYS = 1_000;
-const TIMEOUT = 3_000;
-/** In characters. */
-const MAX_SIZE = 65_536;
+const COOLDOWN_WITHOUT_KEYS_MS = 1_000;
+const TIMEOUT_MS = 3_000;
+const MAX_CHARACTERS = 65_536;
 
 /**
  * The keys published at a URL. jose downloads and selects them. When to ask is decided here: by jose's own rules every
- * request would wait for a server that hangs, and ask one that fails again. Here a token whose key is known never waits,
- * and no caller can make us ask for an unknown one more than once in 30 seconds.
+ * request would wait for a server that hangs, and ask one that fails again. Here a token whose key is known never
+ * waits, and no caller can make us ask for an unknown one more than once in 30 seconds.
  */
 export function remoteKeys(url: URL) {
   const keys = createRemoteJWKSet(url, {
     cacheMaxAge: Number.POSITIVE_INFINITY,
     cooldownDuration: Number.POSITIVE_INFINITY,
-    timeoutDuration: TIMEOUT,
+    timeoutDuration: TIMEOUT_MS,
     [customFetch]: fetchBounded,
   });
   let renewAt = 0;
@@ -33,7 +32,7 @@ export function remoteKeys(url: URL) {
       () => false,
     );
     // Keys never age for jose: `fresh` says that there are any.
-    renewAt = Date.now() + (renewed ? RENEW_AFTER : keys.fresh ? COOLDOWN : COOLDOWN_WITHOUT_KEYS);
+    renewAt = Date.now() + (renewed ? RENEW_AFTER_MS : keys.fresh ? COOLDOWN_MS : COOLDOWN_WITHOUT_KEYS_MS);
   }
 
   /**
@@ -54,7 +53,7 @@ export function remoteKeys(url: URL) {
     } catch (error) {
       if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
       if (Date.now() < askForKeyAt && !keys.reloading) throw error;
-      askForKeyAt = Date.now() + COOLDOWN;
+      askForKeyAt = Date.now() + COOLDOWN_MS;
       await renew();
       return verify(token, options);
     }
@@ -67,7 +66,7 @@ const fetchBounded: FetchImplementation = async (url, options) => {
   let text = "";
   for await (const chunk of body?.pipeThrough(new TextDecoderStream()) ?? []) {
     text += chunk;
-    if (text.length > MAX_SIZE) throw new Error("the JWKS is too large");
+    if (text.length > MAX_CHARACTERS) throw new Error("the JWKS is too large");
   }
   return new Response(text, { status });
 };

@@ -3,18 +3,18 @@ import { errors } from "jose";
 import type { Config } from "../config.ts";
 import { remoteKeys } from "./jwks.ts";
 
-/** Clocks differ: how far a token's times may be off, in seconds. */
-const LEEWAY = 30;
+/** Clocks differ: a token's times may be off by so much. */
+const LEEWAY_S = 30;
 /** How many verified tokens are remembered. */
 const CACHE_SIZE = 10_000;
 /** What a key of a JWKS may have signed with. */
 const ASYMMETRIC = ["EdDSA", "ES256", "ES512", "RS256", "PS256"];
 
-interface Session {
+interface Verified {
   userId: string;
   /** In milliseconds since 1970: from then on the token must be verified again. */
   validUntil: number;
-  /** Whether it was asked for since it was remembered, or since it was last spared. */
+  /** Whether it was used since it was remembered, or since it was last spared. */
   used: boolean;
 }
 
@@ -25,7 +25,7 @@ interface Session {
 interface Refusal {
   reason: string;
   detail: string | undefined;
-  /** There is nothing to check the token against just now: it may well be valid. */
+  /** The keys can't be had just now: the token may well be valid. */
   unreachable?: true;
 }
 
@@ -42,37 +42,37 @@ type Verify = (token: string, options: JWTVerifyOptions) => Promise<JWTPayload |
  * memory.
  */
 export function tokenVerifier(settings: Config["jwt"]) {
-  const sessions = new Map<string, Session>();
+  const verified = new Map<string, Verified>();
   const jwks = settings.jwks && { ...settings.jwks, verify: remoteKeys(settings.jwks.url) };
 
-  return async (token: string | undefined, verify: Verify): Promise<Session | Refusal> => {
+  return async (token: string | undefined, verify: Verify): Promise<Verified | Refusal> => {
     if (token === undefined) return refuse("there is no bearer token");
     const now = Date.now();
     const digest = Bun.CryptoHasher.hash("sha256", token, "base64");
-    const known = sessions.get(digest);
+    const known = verified.get(digest);
     if (known !== undefined && known.validUntil > now) {
       known.used = true;
       return known;
     }
-    const session = await check(token, verify, now / 1000);
-    if ("userId" in session) remember(digest, session);
-    return session;
+    const result = await check(token, verify, now / 1000);
+    if ("userId" in result) remember(digest, result);
+    return result;
   };
 
   /**
-   * Makes room by dropping the oldest, but one that was used since stays for another round: tokens that are used once
-   * don't push out those in use, and a hit moves nothing.
+   * Makes room by dropping the oldest, unless it was used since: then it goes to the back (second chance). So tokens
+   * that are used once don't push out those in use, and a hit moves nothing.
    */
-  function remember(digest: string, session: Session) {
-    for (const [oldest, spared] of sessions) {
-      if (sessions.size < CACHE_SIZE) break;
-      sessions.delete(oldest);
-      if (spared.used) sessions.set(oldest, { ...spared, used: false });
+  function remember(digest: string, token: Verified) {
+    for (const [oldest, spared] of verified) {
+      if (verified.size < CACHE_SIZE) break;
+      verified.delete(oldest);
+      if (spared.used) verified.set(oldest, { ...spared, used: false });
     }
-    sessions.set(digest, session);
+    verified.set(digest, token);
   }
 
-  async function check(token: string, verify: Verify, now: number): Promise<Session | Refusal> {
+  async function check(token: string, verify: Verify, now: number): Promise<Verified | Refusal> {
     const parts = token.split(".", 4);
     if (parts.length !== 3) return refuse("the token is not a JWT: is it Better Auth's session token?");
     const bytes = parts.map((part) => Buffer.from(part, "base64url"));
@@ -85,7 +85,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
     const { alg } = header;
     const published = ASYMMETRIC.some((name) => name === alg);
     const expected = published ? jwks : settings.secret && settings;
-    // Of the token only a short name goes into the log, never what somebody put in its place.
+    // The header is the caller's text: only what could be an algorithm's name goes into the log.
     const signed = `it is signed ${typeof alg === "string" && /^\w{4,5}$/.test(alg) ? alg : "strangely"}`;
     if (!expected)
       return published
@@ -99,11 +99,11 @@ export function tokenVerifier(settings: Config["jwt"]) {
     if (typeof sub !== "string" || sub === "")
       return refuse("the token has no sub: is it from an e-mail-verification link?");
     if (typeof exp !== "number" || !Number.isFinite(exp)) return refuse("the token has no exp");
-    if (exp <= now - LEEWAY) return refuse("the token has expired", `${Math.round(now - exp)} s ago`);
-    if (exp > now + settings.maxLifetimeSeconds + LEEWAY)
+    if (exp <= now - LEEWAY_S) return refuse("the token has expired", `${Math.round(now - exp)} s ago`);
+    if (exp > now + settings.maxLifetimeSeconds + LEEWAY_S)
       return refuse("the token expires further ahead than JWT_EXPIRATION_DELTA");
     for (const [name, time] of Object.entries({ iat, nbf }))
-      if (time !== undefined && !(typeof time === "number" && time <= now + LEEWAY))
+      if (time !== undefined && !(typeof time === "number" && time <= now + LEEWAY_S))
         return refuse("the token is not valid yet: are the clocks right?", `by its ${name}`);
 
     const byDefault = published ? "by default the origin of BETTER_AUTH_JWKS_URL" : undefined;
@@ -112,8 +112,8 @@ export function tokenVerifier(settings: Config["jwt"]) {
     if (expected.audience && ![claims.aud].flat().includes(expected.audience))
       return refuse("the token's aud is not JWT_AUDIENCE", byDefault);
 
-    const validUntil = (exp + LEEWAY) * 1000;
-    const options = { algorithms: published ? ASYMMETRIC : [settings.algorithm], clockTolerance: LEEWAY };
+    const validUntil = (exp + LEEWAY_S) * 1000;
+    const options = { algorithms: published ? ASYMMETRIC : [settings.algorithm], clockTolerance: LEEWAY_S };
     if (!published || jwks === undefined)
       return (await verify(token, options))
         ? { userId: sub, validUntil, used: false }

@@ -29,7 +29,7 @@ const SPACES =
 /** A sentence about a FastAPI app's table whose tasks were never taken over. A hint only: it never fails. */
 export const findOldTable = (db: Database): Promise<string | undefined> =>
   inTransaction(db, async (ask) => {
-    for (const { name } of (await tablesNamed(ask, USUAL_NAMES)).filter(isOpen))
+    for (const { name } of (await tablesNamed(ask, USUAL_NAMES)).filter(isAdoptable))
       if ((await ask(sql`select 1 as row from ${sql.raw(name)} limit 1`)).length > 0)
         return `The table ${name} has a FastAPI app's tasks, which are not among this service's: \`tasks-api adopt --dry-run\` shows what moving them over would do`;
     return undefined;
@@ -70,7 +70,7 @@ async function takeOver(ask: Ask, from: string | undefined, dryRun: boolean) {
     await applyMissing(ask);
     await ask(sql`lock table tasks in share row exclusive mode`);
   }
-  const [{ name } = table] = await ask<Table>(sql`select ${table.oid}::oid::regclass::text as name`);
+  const [{ name } = table] = await ask<{ name: string }>(sql`select ${table.oid}::oid::regclass::text as name`);
   const rows = rowsOf(name, table.types, hasOurs);
   const asked = adoptedTo === undefined ? sql`true` : sql`old.id = any(${`{${leftThen}}`}::bigint[])`;
 
@@ -131,7 +131,7 @@ async function makeWay(ask: Ask, { oid }: Table): Promise<void> {
 /** The table that was asked for; else the only one not yet adopted; else one that has been. */
 async function choose(ask: Ask, from = ""): Promise<Table> {
   const found = await tablesNamed(ask, from ? [from] : USUAL_NAMES);
-  const [one, another] = found.filter(isOpen);
+  const [one, another] = found.filter(isAdoptable);
   if (one && another) throw new Error(`Say which: --from ${one.name}, or --from ${another.name}`);
   const table = one ?? found.find((table) => !faultOf(table));
   if (table) return table;
@@ -142,7 +142,7 @@ async function choose(ask: Ask, from = ""): Promise<Table> {
 const isOurs = ({ isTasks, types }: Table) =>
   isTasks && types.created_at === tasks.created_at.getSQLType().replace(" (", "(");
 
-const isOpen = (table: Table) => !faultOf(table) && !MARK.test(table.comment);
+const isAdoptable = (table: Table) => !faultOf(table) && !MARK.test(table.comment);
 
 /** Why a table can't be adopted, if it can't. */
 function faultOf(table: Table): string {

@@ -5,12 +5,12 @@ import { refusedUnsent } from "./turns.ts";
 /** The most members of one statement. */
 const MAX_BATCH = 64;
 /**
- * At most four statements of a kind are under way, and a further one only if sixteen members wait: while one waits for the
- * disk, or a database far away, the next is on its way.
+ * At most four statements of a kind are under way, and a further one only if sixteen members wait: while one waits for
+ * the disk, or a database far away, the next is on its way.
  */
 const MAX_UNDER_WAY = 4;
 const WORTH_ANOTHER = 16;
-/** A statement that has been under way for longer no longer holds up the others, in milliseconds. */
+/** A statement that has been under way for longer no longer holds up the others. */
 const STALLED_AFTER_MS = 50;
 
 interface Member<Asked, Answer> {
@@ -54,12 +54,11 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
       if (members.length === 0) break;
       void send(members);
     }
-    if (waiting.length > 0 && timer === undefined) timer = setTimeout(look, STALLED_AFTER_MS);
-  }
-
-  function look() {
-    timer = undefined;
-    pump();
+    if (waiting.length > 0 && timer === undefined)
+      timer = setTimeout(() => {
+        timer = undefined;
+        pump();
+      }, STALLED_AFTER_MS);
   }
 
   /** Those who go next. */
@@ -81,7 +80,8 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
 
   async function send(members: One[]) {
     const one = { at: performance.now() };
-    // What is sent alone may wait for a locked row, and a batch skips those. Only one may wait, with nothing else under way.
+    // What is sent alone may wait for a locked row, and a batch skips those. Only one may wait, with nothing else under
+    // way.
     const straight = members.length === 1 && sent.size === 0;
     sent.add(one);
     for (const { asked } of members) if (row) busyRows.add(row(asked));

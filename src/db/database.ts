@@ -42,22 +42,15 @@ export interface Database {
   close(): Promise<void>;
 }
 
-/** How long a request may take, in milliseconds, whatever is tried again inside it. */
+/** How long a request may take, whatever is tried again inside it. */
 export const REQUEST_TIMEOUT_MS = 10_000;
-/** How long an answer may take, in milliseconds: nothing is sent later than this before its deadline. */
+/** How long an answer may take: nothing is sent later than this before its deadline. */
 export const ANSWER_TIMEOUT_MS = 6_000;
-/** How long connecting may take, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 3_000;
 /**
- * The longest that a statement runs, in milliseconds: the server ends it. The odd millisecond tells this limit from
- * one that a role happens to have: where it is in force, there is no pooler in between.
+ * How long a statement may run: the server ends it. 5,001 and not 5,000, so that the pool's probe can tell this limit
+ * from one that the role has: where the server reports it, there is no pooler in between.
  */
 export const STATEMENT_TIMEOUT_MS = 5_001;
-/** A connection that has been idle for longer, in milliseconds, is closed rather than trusted. */
+/** A connection that has been idle for longer is closed rather than trusted. */
 export const IDLE_TIMEOUT_MS = 30_000;
-
-/** Where a database is, for its label: without the password. */
-export function addressOf(url: string): string {
-  const { hostname, port, pathname, searchParams } = new URL(url);
-  return `${searchParams.get("path") ?? `${hostname}:${port || 5432}`}${pathname}`;
-}

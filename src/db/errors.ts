@@ -49,13 +49,16 @@ export function causeOf(error: unknown): Cause {
 
 /**
  * Classes 08 (connection), 28 (login refused), 53 (resources), 58 (system); 57P0x (shutdown, crash, starting up), 57014
- * (statement timeout), 55P03 (lock timeout), 40 (lost to another transaction, again and again), 3D000 (no such database),
- * 3F000 (no such schema), 25006 (read-only), 42501 (no privilege), 42P01 and 42703 (no such table or column: not migrated).
+ * (statement timeout), 55P03 (lock timeout), 40 (lost to another transaction, again and again), 3D000 (no such
+ * database), 3F000 (no such schema), 25006 (read-only), 42501 (no privilege), 42P01 and 42703 (no such table or column:
+ * not migrated).
  */
 const OUTAGE =
   /^(08|28|40|53|58|57P0|57014|55P03|3D000|3F000|25006|42501|42P01|42703)|^(DATABASE_TIMEOUT|OVERLOADED)$|^ERR_POSTGRES_.*(CONNECTION|TIMEOUT|TLS|CHANNEL|AUTHENTICATION|CANCELLED)|^E(CONN|PIPE|HOST|NET|NOTFOUND|TIMEDOUT|AI_)/;
 
-/** Of these the log has the server's own sentence: a wrong password, an absent table, a full disk. None holds a value. */
+/**
+ * Of these the log has the server's own sentence: a wrong password, an absent table, a full disk. None holds a value.
+ */
 const SAYS_WHY = /^(08P01|25006|28|3D000|3F000|42501|42P01|42703|53100|58030)/;
 
 const WITHOUT_CODE = /connection terminated|timeout exceeded when trying to connect|query read timeout|websocket/i;

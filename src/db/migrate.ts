@@ -41,8 +41,8 @@ export async function lockMigrations(ask: Ask): Promise<void> {
 }
 
 /**
- * A journal of our own, in the schema that the connection looks at first. Drizzle judges a shared one by its newest row,
- * whoever wrote it, so that two projects on one database hide each other's migrations.
+ * A journal of our own, in the schema that the connection looks at first. Drizzle judges a shared one by its newest
+ * row, whoever wrote it, so that two projects on one database hide each other's migrations.
  */
 const JOURNAL = "tasks_api_migrations";
 const SHARED_JOURNAL = "drizzle.__drizzle_migrations";

@@ -1,13 +1,13 @@
 import { Client, neonConfig, Pool, type PoolClient } from "@neondatabase/serverless";
 import { drizzle } from "drizzle-orm/neon-serverless";
 import type { Config } from "../config.ts";
-import { addressOf, CONNECT_TIMEOUT_MS, type Database, IDLE_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from "./database.ts";
+import { CONNECT_TIMEOUT_MS, type Database, IDLE_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from "./database.ts";
 import { createPool, type Open } from "./pool.ts";
-import type { Server } from "./url.ts";
+import { addressOf, type Server } from "./url.ts";
 
 /**
- * Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. Each of the pool's
- * connections is one of the driver's own pools of one, which opens, recycles and closes it.
+ * Neon, over its WebSockets. With a `proxy` (host:port), any Postgres that the proxy reaches. The driver's own pool
+ * opens, recycles and closes each connection.
  */
 export function neon(
   { url, prepare }: Server,
@@ -20,8 +20,9 @@ export function neon(
     neonConfig.pipelineConnect = false;
     neonConfig.pipelineTLS = false;
   }
-  const connect = (parameters: object) => {
-    const pool = new Pool({
+  /** One of the driver's own pools, of one connection. */
+  const single = (parameters: object) => {
+    const one = new Pool({
       connectionString: url,
       max: 1,
       min: 0,
@@ -32,27 +33,27 @@ export function neon(
     });
     // A lost connection fails the query that it carried. If it carried none, nobody needs to know: the pool opens
     // another. Without a listener it would end the process.
-    pool.on("error", () => {});
-    pool.on("connect", (client: PoolClient) => client.on("error", () => {}));
-    return pool;
+    one.on("error", () => {});
+    one.on("connect", (client: PoolClient) => client.on("error", () => {}));
+    return one;
   };
   const open: Open = (name, { parameters, named }) => {
     let client: PoolClient | undefined;
-    const pool = connect({
+    const one = single({
       application_name: name,
       ...(parameters && { statement_timeout: STATEMENT_TIMEOUT_MS }),
     });
-    pool.on("connect", (opened: PoolClient) => {
+    one.on("connect", (opened: PoolClient) => {
       client = opened;
     });
     return {
       send: async (statement, values) =>
-        (await pool.query({ text: statement.text, values, ...(named && { name: statement.name }) })).rows,
+        (await one.query({ text: statement.text, values, ...(named && { name: statement.name }) })).rows,
       cancel: () => client && cancel(client),
       close() {
-        // The pool would wait for what the client does. It has an `end`, though not in its types.
+        // The driver's pool would wait for what the client does. The client has an `end`, though not in its types.
         (client as unknown as { end(): Promise<void> } | undefined)?.end().catch(() => {});
-        pool.end().catch(() => {});
+        one.end().catch(() => {});
       },
     };
   };
@@ -68,13 +69,13 @@ export function neon(
     canceller.cancel(client, (client as unknown as { activeQuery: unknown }).activeQuery);
   }
 
-  const own = connect({ idleTimeoutMillis: 1000 });
+  const migrator = single({ idleTimeoutMillis: 1000 });
   return {
-    orm: drizzle({ client: own }),
+    orm: drizzle({ client: migrator }),
     ...pool,
     label: `Neon at ${addressOf(url)}`,
     async close() {
-      await Promise.all([close(), own.end()]);
+      await Promise.all([close(), migrator.end()]);
     },
   };
 }

@@ -32,14 +32,14 @@ type Pool = Pick<Database, "query" | "lastAnswer" | "connections" | "close">;
 /** Opens a connection. The server knows it by its name. */
 export type Open = (name: string, capabilities: Capabilities) => Connection;
 
-/** How often the pool looks for statements that have waited too long, in milliseconds. */
+/** How often the pool looks for statements that have waited too long. */
 const SWEEP_MS = 100;
 /**
- * What has run for less is not cancelled when its client hangs up, in milliseconds: it ends by itself, and a cancel costs
- * the server a process. 20 clients that hung up 2,500 times a second made others wait for a second.
+ * What has run for less is not cancelled when its client hangs up: it ends by itself, and a cancel costs the server a
+ * process. 20 clients that hung up 2,500 times a second made others wait for a second.
  */
 const CANCEL_AFTER_MS = 250;
-/** How long a cancelled statement may take to end before its connection is replaced, in milliseconds. */
+/** How long a cancelled statement may take to end before its connection is replaced. */
 const CANCEL_TIMEOUT_MS = 2_000;
 /** How often a statement that lost to other transactions is tried again. */
 const CONFLICT_RETRIES = 30;

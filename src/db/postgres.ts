@@ -2,7 +2,6 @@ import { SQL } from "bun";
 import { drizzle } from "drizzle-orm/bun-sql";
 import type { Config } from "../config.ts";
 import {
-  addressOf,
   CONNECT_TIMEOUT_MS,
   type Database,
   IDLE_TIMEOUT_MS,
@@ -10,11 +9,12 @@ import {
   type Statement,
 } from "./database.ts";
 import { createPool, type Open } from "./pool.ts";
-import type { Server } from "./url.ts";
+import { addressOf, type Server } from "./url.ts";
 
 /**
- * An ordinary Postgres over TCP, through Bun's own driver: a client of one connection for each of the pool's, since Bun's
- * own pool puts several statements on a connection, where one waits for the other, and can't replace a frozen one.
+ * An ordinary Postgres over TCP, through Bun's own driver: a client of one connection for each of the pool's, since
+ * Bun's own pool puts several statements on a connection, where one waits for the other, and can't replace a frozen
+ * one.
  */
 export function postgres(
   { url, ca, prepare }: Server,
@@ -57,13 +57,13 @@ export function postgres(
   };
   const { close, ...pool } = createPool(size + overflow, open, prepare);
   // Opened when it is first used. A pooler would not know its prepared statements again.
-  const own = new SQL({ ...common, prepare: false, idleTimeout: 1, connection: { TimeZone: "UTC" } });
+  const migrator = new SQL({ ...common, prepare: false, idleTimeout: 1, connection: { TimeZone: "UTC" } });
   return {
-    orm: drizzle({ client: own }),
+    orm: drizzle({ client: migrator }),
     ...pool,
     label: `PostgreSQL at ${addressOf(url)}`,
     async close() {
-      await Promise.all([close(), own.close({ timeout: 5 })]);
+      await Promise.all([close(), migrator.close({ timeout: 5 })]);
     },
   };
 }

@@ -7,9 +7,9 @@ const instant = () => timestamp({ precision: 3, withTimezone: true });
  * One row per task. The members bear the names they have on the wire.
  *
  * The index begins with the owner and ends with the id: a page of the usual list is one range of it, read forwards or
- * backwards, and no statement meets another user's rows. The other orders are sorted when they are read (10,000 tasks by
- * title in 3 ms): an index that held `updated_at` would be written at every change, and keep the row from being changed
- * in place (HOT). For the same reason a tenth of each page is left free (see drizzle/0001_cheaper_changes.sql).
+ * backwards, and no statement meets another user's rows. The other orders are sorted when they are read (10,000 tasks
+ * by title in 3 ms): an index that held `updated_at` would be written at every change, and keep the row from being
+ * changed in place (HOT). For the same reason a tenth of each page is left free (see drizzle/0001_cheaper_changes.sql).
  */
 export const tasks = pgTable(
   "tasks",

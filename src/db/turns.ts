@@ -22,8 +22,8 @@ export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline 
  *
  * Short statements go first. Slow ones take turns: over at most half of the slots, two for each owner, owner by owner.
  * So one user's long lists make that user wait and nobody else. An owner's short ones run over at most a quarter of the
- * slots, since they may wait for locked rows. What goes together waits for no row, and counts for no owner. What can't be
- * answered in time is refused unsent.
+ * slots, since they may wait for locked rows. What goes together waits for no row, and counts for no owner. What can't
+ * be answered in time is refused unsent.
  */
 export function createTurns<Slot>(slots: readonly Slot[]) {
   /** The last one given back is taken first, so that few are used when few are needed. */
@@ -81,8 +81,8 @@ export function refusedUnsent({ caller, reject }: Pick<Turn<never>, "caller" | "
 }
 
 /**
- * Who waits, by owner, and how many run: at most `most` in all, and `ofOne` of an owner. What goes together has the owner
- * "", and no such limit.
+ * Who waits, by owner, and how many run: at most `most` in all, and `ofOne` of an owner. What goes together has the
+ * owner "", and no such limit.
  */
 function createLane<Slot>(most: number, ofOne: number) {
   const waiting = new Map<string, Turn<Slot>[]>();

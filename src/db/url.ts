@@ -12,11 +12,12 @@ export interface Server {
 }
 
 /**
- * Host, port, further hosts, database, parameters. It takes no `@`, `/`, `?` or `#` that could as well belong to a
- * password, so that the `@` before it is found though the password has raw ones too.
+ * What follows the login: host, port, further hosts, database, parameters. None of them takes a raw `@`, `/`, `?` or
+ * `#`, so one that stands in a password is taken for the password's.
  */
 const ADDRESS = String.raw`(\[[\da-f:.]+\]|[\w.%~-]*)(?::(\d*))?((?:,[^/?#@]*)*)(?:\/([^/?#@]*))?(?:\?((?:[\w.-]+(?:=[^&#]*)?(?:&|$))*))?$`;
 const SCHEME = String.raw`^postgres(?:ql)?(?:\+\w+)?:\/\/(?=.)`;
+/** Where these two find different passwords, the URL can be read in two ways. */
 const SHORTEST_LOGIN = new RegExp(`${SCHEME}(?:([^:]*?)(?::(.*?))?@)??${ADDRESS}`, "is");
 const LONGEST_LOGIN = new RegExp(`${SCHEME}(?:([^:]*)(?::(.*))?@)?${ADDRESS}`, "is");
 
@@ -26,7 +27,9 @@ const SSL_SYNONYMS = new Map(
   Object.entries({ true: "require", 1: "require", "no-verify": "require", false: "disable", 0: "disable" }),
 );
 
-/** Parameters of other clients (SQLAlchemy, Prisma, Supabase, pg, pgx, JDBC, Rails, …) on which nothing depends here. */
+/**
+ * Parameters of other clients (SQLAlchemy, Prisma, Supabase, pg, pgx, JDBC, Rails, …) on which nothing depends here.
+ */
 const DROPPED =
   /^(supa|uselibpqcompat|channel_binding|\w*timeout|target_session_attrs|load_balance_hosts|keepalives\w*|gss\w+|krb\w+|require_auth|requirepeer|sslcompression|sslsni|sslnegotiation|ssl_(min|max)_protocol_version|fallback_application_name|(client_)?encoding|charset|timezone|datestyle|connection_limit|pool\w*|max|max_\w+|single_use_connections|statement_cache_mode|prepared_statement_name_func|async_fallback|rewritebatchedinserts|stringtype|conn_max_age|conn_health_checks)$/;
 
@@ -54,7 +57,7 @@ export function parseDatabaseUrl(text: string, readFile: (path: string) => strin
   const parameters = new Map<string, string>();
   for (const [, name = "", value = ""] of query.matchAll(/([^&=]+)=?([^&]*)/g))
     parameters.set(name.toLowerCase(), decode(value, `parameter ${name}`));
-  /** The first of these that is given. What nobody has taken in the end is unknown. */
+  /** Takes these parameters away, and returns the first value. What is left in the end is unknown. */
   const take = (...names: string[]) => {
     const values = names.map((name) => parameters.get(name));
     for (const name of names) parameters.delete(name);
@@ -107,4 +110,10 @@ export function parseDatabaseUrl(text: string, readFile: (path: string) => strin
     ca,
     prepare: pooled || /^(false|0)$/i.test(cached ?? "") ? false : undefined,
   };
+}
+
+/** Where a database is, for its label: without the password. */
+export function addressOf(url: string): string {
+  const { hostname, port, pathname, searchParams } = new URL(url);
+  return `${searchParams.get("path") ?? `${hostname}:${port || 5432}`}${pathname}`;
 }

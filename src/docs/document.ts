@@ -62,7 +62,9 @@ const HEADERS: Record<string, Record<string, object>> = {
 };
 
 const requestHeader = (name: string, description: string, schema?: object) => ({
-  ...{ name, in: "header", required: false },
+  name,
+  in: "header",
+  required: false,
   ...header(description, schema),
 });
 
@@ -134,14 +136,13 @@ export async function describe(routes: AnyElysia): Promise<OpenApi> {
   };
 }
 
-/** The same members, with other values. */
 const mapped = <From, To>(members: Record<string, From>, change: (value: From, name: string) => To) =>
   Object.fromEntries(Object.entries(members).map(([name, value]) => [name, change(value, name)]));
 
 function corrected({ operationId, parameters, requestBody, responses, ...rest }: Operation): object {
   const [body] = Object.values(requestBody?.content ?? {});
   const signedIn = "401" in responses;
-  // Linters want a 4XX everywhere; a probe's is for broken HTTP.
+  // Linters want a 4XX of every operation. A probe's only one is Bun's answer to broken HTTP.
   const answers = signedIn ? responses : { ...responses, "4XX": {} };
   return {
     operationId,

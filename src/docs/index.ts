@@ -20,7 +20,9 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join("; ");
 
-/** The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for. */
+/**
+ * The Swagger page and the OpenAPI document of `routes`, at FastAPI's own addresses. Made once, when first asked for.
+ */
 export function docs(routes: () => AnyElysia, compression: boolean) {
   const document = lazy(async () => (await import("./document.ts")).describe(routes()));
   const sendJson = jsonSender(compression);

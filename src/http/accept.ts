@@ -25,12 +25,13 @@ export function acceptsGzip({ headers }: Request): boolean {
 /** In bytes. A shorter answer is hardly worth the work. */
 const COMPRESSED_FROM = 8 * 1024;
 
-/**
- * Sends a value as JSON, gzipped if it is long and the client accepts that. `text` is the value's JSON, if the caller has
- * it already. An ETag must be weak: both forms share it. With `known`, the client has the value: the
- * answer is a 304, without the value but with the same `Vary`.
- */
 export type SendJson = ReturnType<typeof jsonSender>;
+
+/**
+ * Sends a value as JSON, gzipped if it is long and the client accepts that. `text` is the value's JSON, if the caller
+ * has it already. An ETag must be weak: both forms share it. With `known`, the client has the value: the answer is a
+ * 304, without the value but with the same `Vary`.
+ */
 export const jsonSender =
   (compression: boolean) =>
   async <T>(

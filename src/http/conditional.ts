@@ -9,8 +9,8 @@ const LIST = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$)
 
 /**
  * The strong tags that `If-Match` names, without their quotes: a weak one never matches (RFC 9110, section 13.1.1).
- * Undefined without the header, or with `*`, which asks for no more than that the resource is there. "malformed" if it is
- * neither.
+ * Undefined without the header, or with `*`, which asks for no more than that the resource is there. "malformed" if it
+ * is neither.
  */
 export function ifMatch(header: string | null): string[] | "malformed" | undefined {
   if (header === null || header.trim() === "*") return undefined;

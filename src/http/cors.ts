@@ -4,10 +4,8 @@ import { type Logger, throttled } from "../log.ts";
 import { originMatcher } from "./origins.ts";
 
 /** What a page may read of an answer beside its body. */
-const EXPOSED = [
-  ...["Link", "Location", "X-Total-Count", "X-Request-Id", "Retry-After", "ETag", "Idempotency-Replayed"],
-  ...["RateLimit", "RateLimit-Policy"],
-];
+const EXPOSED =
+  "Link, Location, X-Total-Count, X-Request-Id, Retry-After, ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy";
 
 /** How many origins that are not listed are told apart in the log. */
 const MAX_STRANGERS = 20;
@@ -35,12 +33,12 @@ export function cors(origins: string[], log: Logger) {
     }),
   );
   const shared = {
-    "access-control-expose-headers": EXPOSED.join(", "),
+    "access-control-expose-headers": EXPOSED,
     // Together with "*" (development only), every site could act for the signed-in user.
     ...(!origins.includes("*") && { "access-control-allow-credentials": "true" }),
   };
 
-  return new Elysia({ name: "cors", seed: origins })
+  return new Elysia({ name: "cors" })
     .onRequest(({ request, set }) => {
       const origin = request.headers.get("origin");
       if (isListed(origin)) Object.assign(set.headers, shared, { "access-control-allow-origin": origin });
@@ -56,7 +54,9 @@ export function cors(origins: string[], log: Logger) {
     });
 }
 
-/** Warns of pages that can't read the answers, since the browser tells them next to nothing. Leaves out our own pages. */
+/**
+ * Warns of pages that can't read the answers, since the browser tells them next to nothing. Leaves out our own pages.
+ */
 function strangers(log: Logger) {
   const warn = throttled(log.warning);
   const known = new Set<string>();

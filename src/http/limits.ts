@@ -3,16 +3,21 @@ import type { Metrics } from "../metrics.ts";
 import { problem } from "./problem.ts";
 import { longAnswers } from "./unread.ts";
 
-/** A user may send at once what they may send in this many seconds. */
-const WINDOW = 10;
+/** A user may send at once what they may send in this time. */
+const WINDOW_S = 10;
 
-/** The most requests of one user that may be under way. They wait for each other: more would be served no sooner. */
+/**
+ * The most requests of one user that may be under way. More would be served no sooner, since they wait for each other.
+ */
 const MAX_OF_ONE = 256;
 
 /** The most in all: a process answers 800 of the longest lists a second, so more could take over 10 s. */
 const MAX_OF_ALL = 8192;
 
-/** How many users are remembered, twice at most: some 10 MiB. A user who is forgotten early has the full quota again. */
+/**
+ * How many users are remembered (twice as many at most): some 10 MiB. One who is forgotten early has the full quota
+ * again.
+ */
 const MAX_REMEMBERED = 50_000;
 
 const REFUSALS = {
@@ -36,8 +41,8 @@ interface Share {
  * here counts for nobody. The headers are those of draft-ietf-httpapi-ratelimit-headers.
  */
 export function limits(rate: number, started: () => boolean, metrics?: Metrics) {
-  const quota = rate * WINDOW;
-  const policy = `"default";q=${quota};w=${WINDOW}`;
+  const quota = rate * WINDOW_S;
+  const policy = `"default";q=${quota};w=${WINDOW_S}`;
   const shareOf = shares(quota);
   let underWay = 0;
   const refuse = (set: Context["set"], reason: keyof typeof REFUSALS, retryAfter = 5) => {
@@ -46,7 +51,7 @@ export function limits(rate: number, started: () => boolean, metrics?: Metrics) 
     return problem({ set }, code, `${sentence}: try again in ${retryAfter} s`, { retryAfter });
   };
 
-  return new Elysia({ name: "limits", seed: rate })
+  return new Elysia({ name: "limits" })
     .decorate("userId", undefined as string | undefined)
     .derive({ as: "scoped" }, ({ userId, set }) => {
       if (userId === undefined) throw new Error("The limits must be registered after the authentication");
@@ -77,15 +82,15 @@ export function limits(rate: number, started: () => boolean, metrics?: Metrics) 
 }
 
 /**
- * Everybody's share, in two generations that are exchanged every ten seconds. A user who has not asked for that long has
- * the full quota, so the older generation is forgotten whole, but for those with a request under way.
+ * Everybody's share, in two generations that are exchanged every ten seconds. A user who has not asked for that long
+ * has the full quota, so the older generation is forgotten whole, but for those with a request under way.
  */
 function shares(quota: number) {
   let recent = new Map<string, Share>();
   let older = recent;
   let since = 0;
   return (userId: string, time: number): Share => {
-    if (time - since > WINDOW * 1000 || recent.size >= MAX_REMEMBERED) {
+    if (time - since > WINDOW_S * 1000 || recent.size >= MAX_REMEMBERED) {
       const busy = [...older].filter(([, { underWay }]) => underWay > 0);
       older = recent;
       recent = new Map(busy);

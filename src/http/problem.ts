@@ -53,7 +53,9 @@ interface More {
 }
 
 const MEDIA_TYPE = "application/problem+json";
-/** The answers to requests that name the media type of problems. All others get plain JSON: front ends look for that. */
+/**
+ * The answers to requests that name the media type of problems. All others get plain JSON: front ends look for that.
+ */
 const wantProblemJson = new WeakSet<Context["set"]>();
 
 /** Makes the answer a problem: `detail` is for a person, `errors` for a form's fields. Returns the body. */
@@ -92,7 +94,7 @@ export const validationProblem = (answer: Answer, errors: Violation[]) =>
  */
 export const failures = (log: Logger, methodsOf: (path: string) => string[]) => {
   const logOutage = throttled(log.error);
-  return new Elysia({ name: "failures", seed: log })
+  return new Elysia({ name: "failures" })
     .onRequest(({ request, set }) => {
       // Without a usable `Host` the address is a bare path. Elysia looks for the path behind a host, and would take
       // `/anything/health` for `/health`.

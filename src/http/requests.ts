@@ -6,11 +6,11 @@ import type { Metrics } from "../metrics.ts";
  * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. Once
  * `store.stopping` is set, an answer is the last one on its connection.
  *
- * `request.signal` aborts when the client hangs up. Bun makes it at its first use (0.3 µs), aborted already if the client
- * has hung up before.
+ * `request.signal` aborts when the client hangs up. Bun makes it at its first use (0.3 µs), aborted already if the
+ * client has hung up before.
  */
 export const requests = (log: Logger, metrics?: Metrics) =>
-  new Elysia({ name: "requests", seed: log })
+  new Elysia({ name: "requests" })
     .state("stopping", false)
     .decorate("startedAt", 0)
     // The caller, once admitted: see auth/index.ts.
@@ -29,7 +29,8 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       // the next request over one that is about to go, and answer 502.
       if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? "")) set.headers.connection = "close";
     })
-    // Again, for those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an error.)
+    // Again, for those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an
+    // error.)
     .onAfterHandle({ as: "global" }, ({ set, store }) => {
       if (store.stopping) set.headers.connection = "close";
     })

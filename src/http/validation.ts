@@ -11,7 +11,10 @@ type Fault = Omit<Violation, "loc"> | undefined;
 /** Surrounding white space is not counted: the service strips it before it stores the text. */
 const Trimmed = Symbol("Trimmed");
 
-/** White space as Python's `strip()` has it, and the FastAPI backend had: with U+001C to U+001F and U+0085, without U+FEFF. */
+/**
+ * White space as Python's `strip()` has it, and the FastAPI backend had: with U+001C to U+001F and U+0085, without
+ * U+FEFF.
+ */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
 const SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 

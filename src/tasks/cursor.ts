@@ -1,7 +1,4 @@
-import type { ListQuery, Task } from "./model.ts";
-
-export type Sort = ListQuery["sort"];
-export type Order = ListQuery["order"];
+import type { Order, Sort, Task } from "./model.ts";
 
 /** The place between two tasks of a list: the sort key and the id of the task before it. */
 export interface Position {

@@ -168,12 +168,15 @@ export const Cleared = Type.Object(
   { $id: "Cleared", noValidate: true, description: "What clearing has done." },
 );
 
+export type Sort = (typeof SORT)[keyof typeof SORT];
+export type Order = "asc" | "desc";
+
 /** What a list is asked for, in the API's own words. */
 export interface ListQuery {
   status: (typeof STATUS)[keyof typeof STATUS];
   search: string | undefined;
-  sort: (typeof SORT)[keyof typeof SORT];
-  order: "asc" | "desc";
+  sort: Sort;
+  order: Order;
   limit: number;
   offset: number;
   cursor: string | undefined;

@@ -1,7 +1,7 @@
 /**
  * A regular expression for Postgres that finds `search` in any case, whatever the server's locale: it names every form
- * of each character, so that nothing is left to `LC_CTYPE`, which knows ASCII only where it is `C`. It costs no more than
- * `ilike`. "ß" and "ss" are alike, and so are a character and its decomposed form (NFC, NFD).
+ * of each character, so that nothing is left to `LC_CTYPE`, which knows ASCII only where it is `C`. It costs no more
+ * than `ilike`. "ß" and "ss" are alike, and so are a character and its decomposed form (NFC, NFD).
  */
 export const searchPattern = (search: string): string =>
   (search.normalize("NFC").match(/ss|ß|ẞ|[\s\S]\p{M}*/giu) ?? []).map(anyForm).join("");

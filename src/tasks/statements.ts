@@ -2,7 +2,7 @@ import { and, asc, desc, eq, fillPlaceholders, type SQL, sql } from "drizzle-orm
 import { PgDialect } from "drizzle-orm/pg-core";
 import type { Caller, Query, Statement } from "../db/database.ts";
 import { idempotency_keys, tasks } from "../db/schema.ts";
-import type { Order, Sort } from "./cursor.ts";
+import type { Order, Sort } from "./model.ts";
 import { columns, type Row } from "./row.ts";
 
 const given = sql.placeholder;
@@ -31,7 +31,7 @@ export const SHORT_PAGE = 100;
 export const SHORT_COUNT = 1000;
 
 /** The row after the change, or before its deletion. Without an id: the task is there in another version. */
-export type Changed = (Row | { id: null }) & { n: number };
+type Changed = (Row | { id: null }) & { n: number };
 
 export interface Filter {
   status: "all" | "pending" | "completed";

@@ -90,7 +90,8 @@ describe.each(proxies)("behind %s", (_, isHere, start) => {
       expect((await user.send("HEAD")).status).toBe(200);
     });
 
-    // Bun closes the connections of requests that say `Connection: close`: nginx would use them again if it weren't told.
+    // Bun closes the connections of requests that say `Connection: close`: nginx would use them again if it weren't
+    // told.
     test("hundreds of requests at once are all answered, and each with its own", async () => {
       const users = await Promise.all([1, 2, 3].map(() => newcomer()));
       const results = new Map<string, number>();

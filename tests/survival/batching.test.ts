@@ -10,7 +10,10 @@ const caller = (signal?: AbortSignal): Caller => ({
   signal,
   deadline: performance.now() + 10_000,
 });
-/** Lets all go on that can. A sleep of any length may take 50 ms on a busy machine, and then a statement counts as stalled. */
+/**
+ * Lets all go on that can. A sleep of any length may take 50 ms on a busy machine, and then a statement counts as
+ * stalled.
+ */
 async function ticks() {
   for (let n = 0; n < 20; n++) await new Promise(setImmediate);
 }

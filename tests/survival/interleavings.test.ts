@@ -251,7 +251,9 @@ async function answeredOf({ kind }: Operation, answer: Response): Promise<Answer
   return { status, title, completed, tag: tag ?? "none", ...replayed, id };
 }
 
-/** Each round's operations go out together. A round of one is answered as the model says; one of more, as in some order. */
+/**
+ * Each round's operations go out together. A round of one is answered as the model says; one of more, as in some order.
+ */
 async function play(rounds: Operation[][], users: [User, User]) {
   const ids = new Map<string, number>();
   const seen: Seen = [new Map(), new Map()];
