@@ -53,7 +53,10 @@ export function text({ trimmed = false, nullable = false, ...keywords }: TextOpt
   });
 }
 
-/** A whole number in a URL: decimal digits and nothing else, from `minimum` (at least 0) to `maximum`. */
+/**
+ * A whole number in a URL: decimal digits and nothing else, from `minimum` (at least 0) to `maximum`. It stays the text
+ * that it came as; a client may give a number.
+ */
 export const decimal = (options: {
   minimum: number;
   maximum: number;
@@ -106,6 +109,7 @@ const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
       return { type: "less_than_equal", msg: `Input should be less than or equal to ${maximum}` };
   },
   OneOf(schema, value) {
+    // TypeBox's type of a schema has no symbols but its own.
     const accepted: RegExp = schema[Accepted as never];
     if (typeof value !== "string" || !accepted.test(value))
       return { type: "literal_error", msg: `Input should be one of: ${schema.enum.join(", ")}` };

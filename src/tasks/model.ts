@@ -199,6 +199,7 @@ export function listQuery(given: Listing): ListQuery | Violation[] {
     status,
     search,
     sort: meaningOf(sort, SORT) ?? "created_at",
+    // Not one of the API's own words, but it may come: see meaningOf.
     order: (sort as string) === "due_date" ? "desc" : order,
     limit: Number(given.limit ?? MAX_LIMIT),
     offset: Number(offset ?? 0),
