@@ -111,7 +111,8 @@ const files = statSync(join(root, target)).isFile()
   : readdirSync(join(root, target), { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(".ts") && !name.endsWith(".d.ts"))
       .map((name) => join(target, name));
-const tests = [...new Glob("tests/**/*.test.ts").scanSync(root)];
+// README's test asks git what belongs to the project, and the copy has none.
+const tests = [...new Glob("tests/**/*.test.ts").scanSync(root)].filter((test) => !test.includes("readme"));
 const all = (await Promise.all(files.map(async (file) => mutantsOf(file, await read(file))))).flat();
 /** The same places for the same seed. */
 const place = (mutant: Mutant) => Bun.hash(JSON.stringify([mutant, seed]));

@@ -88,6 +88,37 @@ describe("a value that is wrong is named and not echoed", () => {
     },
   );
 
+  test.each<[detail: string, method: string, rest: string, body?: unknown]>([
+    ["title: String should have at least 1 character", "POST", "", { title: " " }],
+    ["title: String should have at most 200 characters", "POST", "", { title: "x".repeat(201) }],
+    [
+      "title: Input should be a valid string; description: Input should be a valid string",
+      "POST",
+      "",
+      { title: 5, description: [] },
+    ],
+    ["title: String should hold no NUL and no lone surrogate", "POST", "", { title: "a\0b" }],
+    ["completed: Input should be true or false", "POST", "", { title: "x", completed: 1 }],
+    ["body: Input should be a JSON object", "POST", "", []],
+    ["body: Give at least one of title, description and completed", "PUT", "/1", {}],
+    ["id: Input should be a valid integer; title: String should have at least 1 character", "PUT", "/x", { title: "" }],
+    ["id: Input should be greater than or equal to 1", "GET", "/0"],
+    ["id: Input should be less than or equal to 9007199254740991", "GET", "/9007199254740992"],
+    [
+      "order: Input should be one of: asc, desc; limit: Input should be less than or equal to 1000",
+      "GET",
+      "?limit=1001&order=up",
+    ],
+    ["status: Input should be one of: all, pending, completed", "GET", "?status=x"],
+    ["cursor: Take the cursor from the Link header of a list with the same sort and order", "GET", "?cursor=x"],
+    ["completed: Says otherwise than status: give one of the two", "GET", "?completed=true&status=all"],
+    ["status: Field required", "DELETE", ""],
+    ["status: Give it once: completed or all", "DELETE", "?status=all&status=all"],
+  ])("in words for a person: %s", async (...[detail, method, rest, body]) => {
+    const answer = await (await service.newcomer()).send(method, rest, body);
+    expect([answer.status, ((await answer.json()) as Problem).detail]).toEqual([422, detail]);
+  });
+
   test("a title that is not there", async () => {
     const answer = await (await service.newcomer()).post({ description: "x" });
     expect(await answer.json()).toMatchObject({
