@@ -39,7 +39,6 @@ export function postgres(
         TimeZone: "UTC",
         ...(parameters && {
           statement_timeout: STATEMENT_TIMEOUT_MS,
-          lock_timeout: 0,
           default_transaction_isolation: "read committed",
         }),
       },

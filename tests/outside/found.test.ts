@@ -173,7 +173,7 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       });
     });
 
-    test("a lock_timeout of the role's fails no migration that waits for another, and makes a change 503", async () => {
+    test("a lock_timeout of the role's fails no migration that waits for another, and makes a change 503 when it is over", async () => {
       const { name, url } = await database();
       await execute(
         url,
@@ -186,12 +186,15 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
         expect(said(service).filter((line) => /"level":"(ERROR|WARNING)"/.test(line))).toEqual([]);
       const [user] = await Promise.all(services.map((service) => service.newcomer()));
       const { id } = (await user?.task()) ?? { id: 0 };
+      const began = performance.now();
       const answer = await session(url, async (client) => {
         await client.query("begin");
         await client.query("select from tasks where id = $1 for update", [id]);
         return await user?.put(id, { title: "x" });
       });
       expect(answer?.status).toBe(503);
+      // Before the service's own limit.
+      expect(performance.now() - began).toBeLessThan(4000);
       expect((await user?.put(id, { title: "x" }))?.status).toBe(200);
       await Promise.all(services.map((service) => service.stop()));
     });
