@@ -126,7 +126,7 @@ describe("requests of a kind", () => {
   });
 
   test("are not asked again when it isn't known whether they were done", async () => {
-    const { sent, ask } = statements();
+    const { sent, ask } = statements({ rows: true });
     void ask("x");
     const lost = ["a", "b"].map((one) => ask(one).catch((error) => error));
     sent[0]?.resolve();
@@ -134,6 +134,12 @@ describe("requests of a kind", () => {
     sent[1]?.reject(new OutcomeUnknown());
     for (const error of await Promise.all(lost)) expect(error).toBeInstanceOf(OutcomeUnknown);
     expect(sent.length).toBe(2);
+    // Their rows are free for who comes next.
+    for (const one of ["a", "b"]) void ask(one);
+    await ticks();
+    sent[2]?.resolve();
+    await ticks();
+    expect(sent.slice(2).map(({ asked }) => asked)).toEqual([["a"], ["b"]]);
   });
 
   test("don't wait for a statement that doesn't come back", async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Caller, STATEMENT_TIMEOUT_MS, type Statement } from "../../src/db/database.ts";
-import { HungUp, OutcomeUnknown, TooManyWaiting } from "../../src/db/errors.ts";
+import { HungUp, OutcomeUnknown, Overloaded, TooManyWaiting } from "../../src/db/errors.ts";
 import { type Connection, createPool } from "../../src/db/pool.ts";
 
 setDefaultTimeout(30_000);
@@ -112,6 +112,25 @@ describe("the pool", () => {
     expect(await Promise.race([query(SLOW, [], caller("other")), ticks()])).toBeUndefined();
   });
 
+  test("lets 512 slow statements wait, whosever they are, and refuses those beyond", async () => {
+    const { query } = pool(2);
+    const refused: unknown[] = [];
+    for (let i = 0; i < 640; i++) query(SLOW, [], caller(`owner ${i % 20}`)).catch((error) => refused.push(error));
+    await ticks();
+    expect(refused.length).toBe(640 - 512 - 1);
+    for (const error of refused) expect(error).toBeInstanceOf(Overloaded);
+  });
+
+  test.each([SHORT, SLOW])("refuses unsent what has waited too long for a connection: $name", async (statement) => {
+    const { query, sent } = pool(1);
+    void query(SHORT, [], caller("a"));
+    await ticks();
+    const late = query(statement, [], { owner: "b", deadline: performance.now() + 6_050 }).catch((error) => error);
+    // The one that it waits for is given up later than this.
+    expect(await Promise.race([late, Bun.sleep(3000)])).toBeInstanceOf(Overloaded);
+    expect(sent.length).toBe(1);
+  });
+
   test("sends nothing for a client that has hung up, and ends what runs for one", async () => {
     const { query, sent, log } = pool(1);
     const [waiting, running] = [new AbortController(), new AbortController()];
@@ -210,7 +229,10 @@ describe("the pool", () => {
     expect(sent.at(-1)?.text).toBe("new");
   });
 
-  test("uses a connection no more whose statement was over before the request to end it got there", async () => {
+  test.each<[string, (one: { resolve(rows: object[]): void; reject(error: Error): void }) => void]>([
+    ["done", ({ resolve }) => resolve([])],
+    ["refused", ({ reject }) => reject(failure("23505"))],
+  ])("uses a connection no more whose statement was %s before the request to end it got there", async (_, end) => {
     const { query, log, sent } = pool(1, undefined, () => {});
     const gone = new AbortController();
     const asked = query(SHORT, [], caller("a", gone.signal)).catch((error) => error);
@@ -218,7 +240,7 @@ describe("the pool", () => {
     gone.abort();
     expect(await asked).toBeInstanceOf(HungUp);
     await Bun.sleep(500);
-    sent[0]?.resolve([]);
+    sent.forEach(end);
     await ticks();
     expect(log).toEqual(["close 0", "cancel 0", "close 0"]);
   });
