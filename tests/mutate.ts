@@ -39,6 +39,7 @@ const TESTS: Record<string, string[]> = {
   "src/http/unread": ["unread"],
   "src/http/validat": ["input", "list", "document"],
   "src/tasks/": ["tasks", "list", "input", "clearing", "conditional", "idempotency", "document"],
+  "src/tasks/st": ["plans", "list", "tasks", "clearing", "conditional", "idempotency"],
 };
 
 /** What each operator is mistaken for. */

@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import type { UserId } from "../../src/auth/index.ts";
 import { loadConfig } from "../../src/config.ts";
 import { connect } from "../../src/db/connect.ts";
-import type { Database, Query } from "../../src/db/database.ts";
+import type { Caller, Database, Query, Statement } from "../../src/db/database.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { parseCursor } from "../../src/tasks/cursor.ts";
 import { taskStore } from "../../src/tasks/store.ts";
@@ -24,8 +24,9 @@ interface Plan {
 }
 
 let db: Database;
-const asked: { text: string; values: unknown[] }[] = [];
-let tasks: ReturnType<ReturnType<typeof taskStore>>;
+const asked: (Statement & { values: unknown[]; caller: Caller | undefined })[] = [];
+let store: ReturnType<typeof taskStore>;
+let tasks: ReturnType<typeof store>;
 
 beforeAll(async () => {
   db = await connect(loadConfig({ DATABASE_URL: "memory://" }));
@@ -35,14 +36,20 @@ beforeAll(async () => {
     select 'user' || n % ${USERS}, 'task ' || n, 'about milk', n % 3 = 0, now() - n * interval '1 minute'
     from generate_series(1, ${USERS * EACH}) n`);
   await db.orm.execute(`
+    insert into tasks (user_id, title) select 'long', 'task ' || n from generate_series(1, ${1.5 * EACH}) n`);
+  await db.orm.execute(`
     insert into task_idempotency_keys (user_id, key, fingerprint, task_id, created_at)
     select 'user' || n % ${USERS}, 'key' || n, 'x', n, now() - n * interval '10 seconds' from generate_series(1, 10000) n`);
   await db.orm.execute("analyze");
-  const query: Query = (statement, values) => {
-    asked.push({ text: statement.text, values });
+  const query: Query = (statement, values, caller) => {
+    asked.push({ ...statement, values, caller });
     return db.query(statement, values);
   };
-  tasks = taskStore(query)("user7" as UserId);
+  store = taskStore(query);
+});
+// As a request has them, whose time runs from its first statement on.
+beforeEach(() => {
+  tasks = store("user7" as UserId);
 });
 afterAll(() => db.close());
 
@@ -130,4 +137,34 @@ test.each<[string, (id: number) => Promise<unknown>]>([
   asked.length = 0;
   await Promise.all(made.map(({ id }) => ask(id)));
   expect(asked.length).toBeLessThan(10);
+});
+
+const IN_TURN = ", in turn with others";
+
+test.each<[string, Partial<Parameters<typeof tasks.list>[0]>, string[]]>([
+  ["a page", {}, ["pages"]],
+  ["a page of a hundred", { limit: 100 }, ["pages"]],
+  ["a longer page", { limit: 120 }, ["pages", `page${IN_TURN}`]],
+  ["all", { limit: 1000 }, ["pages", `page${IN_TURN}`]],
+  ["a page by title", { sort: "title" }, [`page${IN_TURN}`]],
+  ["all from a place on by title", { sort: "title", limit: 1000, after: { key: "", id: 0 } }, [`page${IN_TURN}`]],
+  ["a page with an offset", { offset: 5 }, [`page${IN_TURN}`]],
+  ["what is beyond the end", { offset: 500 }, [`page${IN_TURN}`, `count${IN_TURN}`]],
+])(
+  "%s takes no more statements than it must, and its owner's turn for those that may be long",
+  async (_, query, kinds) => {
+    asked.length = 0;
+    await store("long" as UserId).list({ ...listing, sort: "created_at", order: "asc", ...query });
+    expect(asked.map(({ name, slow }) => name.replace(/_.*/, "") + (slow ? IN_TURN : ""))).toEqual(kinds);
+  },
+);
+
+test("a request has ten seconds for all of its statements together", async () => {
+  asked.length = 0;
+  const until = performance.now() + 10_000;
+  await tasks.createOnce("ten seconds", { title: "x" });
+  const deadlines = asked.map(({ caller }) => caller?.deadline ?? 0);
+  expect(deadlines).toHaveLength(2);
+  expect(new Set(deadlines).size).toBe(1);
+  expect(deadlines[0]).toBeWithin(until, until + 5_000);
 });
