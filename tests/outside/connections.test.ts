@@ -82,6 +82,25 @@ describe.skipIf(!hasServer || !canStartPostgres)("the connections to a server", 
       });
     });
 
+    test("a statement is ended on the server, once its client has hung up", async () => {
+      const { url, settings, waiting } = await database();
+      await served({ ...settings, ...driver }, async ({ newcomer }) => {
+        const user = await newcomer();
+        const { id } = await user.task();
+        await locked(url, async () => {
+          const client = new AbortController();
+          const headers = { authorization: `Bearer ${user.token}` };
+          const answer = fetch(user.path(`/${id}`), { method: "DELETE", headers, signal: client.signal });
+          await until(async () => (await waiting()).length === 1);
+          client.abort();
+          await expect(answer).rejects.toThrow();
+          // Before the server would end it by itself.
+          await until(async () => (await waiting()).length === 0, 3);
+        });
+        expect((await user.get(`/${id}`)).status).toBe(200);
+      });
+    });
+
     test("a migration takes the time it takes, whatever limit the role has", async () => {
       const { url, settings } = await database("hurried");
       const client = new SQL({ url, max: 1 });
