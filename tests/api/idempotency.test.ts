@@ -4,7 +4,7 @@ import fc from "fast-check";
 import type { Task } from "../../src/tasks/model.ts";
 import { canStartPostgres, startPostgres } from "../cluster.ts";
 import { hasServer } from "../database.ts";
-import { canQuery, queryDatabase, service, spawnService, type User } from "../harness.ts";
+import { canQuery, queryDatabase, SETTINGS, service, spawnService, type User } from "../harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(120_000);
@@ -303,6 +303,20 @@ describe.skipIf(!canQuery)("a key", () => {
     await Promise.all(Array.from({ length: 100 }, () => user.post({ title: "x" }, key())));
     expect(await left()).toEqual([0, 1000]);
     await queryDatabase("delete from task_idempotency_keys where user_id = $1", [old]);
+  });
+
+  test.skipIf(!hasServer)("that is over, and locked by somebody, holds up no other's POST", async () => {
+    const [old, user] = [await service.newcomer(), await service.newcomer()];
+    await old.post({ title: "x" }, key());
+    await age(old, "30 days");
+    const { DATABASE_URL = "" }: Record<string, string> = SETTINGS;
+    await using client = new SQL({ url: DATABASE_URL, max: 1 });
+    await client.begin(async (transaction) => {
+      await transaction`select from task_idempotency_keys where user_id = ${old.id} for update`;
+      expect(await statusOf(user.post({ title: "x" }, key()))).toBe(201);
+    });
+    await user.post({ title: "x" }, key());
+    expect(await age(old, "30 days")).toEqual([]);
   });
 });
 

@@ -98,6 +98,11 @@ describe("settings", () => {
       "psql 'postgresql://u:p@db.example.com/tasks?sslmode=verify-full&channel_binding=require'",
       `u:p@${HOST}?sslmode=verify-full`,
     ],
+    ["postgres://u:p@db.example.com/tasks?sslmode=require&sslaccept=strict", `u:p@${HOST}?sslmode=verify-full`],
+    [
+      "postgres://u:p@db.example.com/tasks?sslmode=require&sslaccept=accept_invalid_certs",
+      `u:p@${HOST}?sslmode=require`,
+    ],
     ["postgres://u:100%@db.example.com/tasks", `u:100%25@${HOST}?sslmode=prefer`],
     ["postgres://u:a@b:c/d?e#f g%@db.example.com/tasks", `u:a%40b%3Ac%2Fd%3Fe%23f%20g%25@${HOST}?sslmode=prefer`],
     ["postgres://u:a%40b%25@db.example.com/tasks", `u:a%40b%25@${HOST}?sslmode=prefer`],

@@ -120,6 +120,9 @@ test("what the database lacks is said, with what to do about it", async () => {
   await requireSchema(db);
   await db.orm.execute(sql`alter table tasks drop column description`);
   await expect(requireSchema(db)).rejects.toThrow("the column tasks.description is missing: run");
+  await expect(migrate(db)).rejects.toThrow(
+    "All migrations are applied, yet the column tasks.description is missing: it was taken away by hand",
+  );
   await db.orm.execute(sql`set search_path to nowhere`);
   await expect(requireSchema(db)).rejects.toThrow("search_path names no schema that is there");
   await db.close();
