@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Caller, STATEMENT_TIMEOUT_MS, type Statement } from "../../src/db/database.ts";
 import { HungUp, OutcomeUnknown, Overloaded, TooManyWaiting } from "../../src/db/errors.ts";
-import { type Connection, createPool } from "../../src/db/pool.ts";
+import { type Capabilities, type Connection, createPool } from "../../src/db/pool.ts";
 
 setDefaultTimeout(30_000);
 
@@ -162,8 +162,12 @@ describe("the pool", () => {
     expect(await second).toEqual([{ n: 1 }]);
   });
 
-  test("asks a read again whose connection was lost, and no write: it may have been done", async () => {
-    const lost = failure("57P01");
+  test.each<[string, Error]>([
+    ...["57P01", "57P02", "08006", "ERR_POSTGRES_CONNECTION_CLOSED", "ECONNRESET", "EPIPE"].map(
+      (code): [string, Error] => [code, failure(code)],
+    ),
+    ["no code", new Error("Connection terminated unexpectedly")],
+  ])("asks a read again whose connection was lost (%s), and no write: it may have been done", async (_, lost) => {
     const reads = pool(2, (_, attempt) => (attempt === 0 ? lost : [{ n: 1 }]));
     expect(await reads.query<object>(SHORT, [], caller("a"))).toEqual([{ n: 1 }]);
     const writes = pool(2, () => lost);
@@ -171,6 +175,38 @@ describe("the pool", () => {
     expect(error).toBeInstanceOf(OutcomeUnknown);
     expect(error.cause).toBe(lost);
     expect(writes.sent.length).toBe(1);
+  });
+
+  test.each([
+    [`${STATEMENT_TIMEOUT_MS}ms`, true],
+    ["0", false],
+    ["5s", false],
+    ["300ms", false],
+  ])("whose statement timeout turns out to be %s may name statements and set parameters: %p", async (limit, may) => {
+    const opened: Capabilities[] = [];
+    const open = (_: string, capabilities: Capabilities): Connection => {
+      opened.push(capabilities);
+      return { send: async <Row>() => [{ limit }] as Row[], cancel() {}, close() {} };
+    };
+    await createPool(1, open).query(SHORT, [], caller("a"));
+    expect(opened).toEqual([
+      { parameters: true, named: false },
+      { parameters: may, named: may },
+    ]);
+  });
+
+  test("is closed once what is under way has been answered", async () => {
+    const { query, sent, log, close } = pool(2);
+    const asked = query<object>(SHORT, [], caller("a"));
+    await ticks();
+    log.splice(0);
+    const closed = close();
+    await Bun.sleep(50);
+    expect([Bun.peek.status(closed), log]).toEqual(["pending", []]);
+    sent[0]?.resolve([{ n: 1 }]);
+    expect(await asked).toEqual([{ n: 1 }]);
+    await closed;
+    expect(log).toEqual(["close 0"]);
   });
 
   test("sends a write after a probe whose connection was lost: it can't have been done", async () => {
