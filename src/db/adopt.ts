@@ -20,7 +20,7 @@ interface Table {
 const USUAL_NAMES = ["task", "tasks", "tasks_before_adoption"];
 
 /** The comment on a table that has been adopted: tells a task that was deleted since from one never taken over. */
-const MARK = /Adopted by tasks-api up to id (\d+), left: ([\d, -]*)\./;
+const MARK = / ?Adopted by tasks-api up to id (\d+), left: ([\d, -]*)\./;
 
 /** What Python's `strip()` or JavaScript's `trim()` takes for white space. */
 const SPACES =

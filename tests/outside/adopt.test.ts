@@ -151,7 +151,7 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     expect(await rows("select obj_description('task'::regclass) as comment")).toEqual([
       {
         comment: expect.stringMatching(
-          /^What Ann's app made +Adopted by tasks-api up to id 12, left: 10, 3, 12, 7, -1, 5, 8, 9\.$/,
+          /^What Ann's app made Adopted by tasks-api up to id 12, left: 10, 3, 12, 7, -1, 5, 8, 9\.$/,
         ),
       },
     ]);
