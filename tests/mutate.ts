@@ -35,7 +35,7 @@ const TESTS: Record<string, string[]> = {
   "src/http/limits": ["limits"],
   "src/http/origins": ["config", "cors"],
   "src/http/problem": ["answers", "input", "access", "document"],
-  "src/http/requests": ["requests", "answers"],
+  "src/http/requests": ["requests", "answers", "process"],
   "src/http/unread": ["unread"],
   "src/http/validat": ["input", "list", "document"],
   "src/tasks/": ["tasks", "list", "input", "clearing", "conditional", "idempotency", "document"],
