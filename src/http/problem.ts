@@ -109,8 +109,8 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
         set.headers.allow = methods;
         return problemBody({ set }, 405, `This address answers to ${methods} only`);
       }
-      // The routes answer these themselves (see `validated`); a wrong response is a bug of ours.
-      if (code === "VALIDATION" && error.type !== "response") return;
+      // The routes answer these themselves (see `validated`).
+      if (code === "VALIDATION") return;
       if (error instanceof TooManyWaiting)
         return problemBody({ set }, 429, "Too many of your requests are under way: wait for some of them", {
           retryAfter: 1,

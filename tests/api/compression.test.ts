@@ -57,6 +57,7 @@ describe("a long list", async () => {
     "gzip;Q=0",
     "*;q=0",
     "gzip;q=0.5, identity",
+    "gzip;q=0.5, *",
     "gzip;q=0.5, identity;q=0.7",
     "br",
     "x-gzipped",

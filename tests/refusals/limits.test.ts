@@ -1,8 +1,14 @@
 import { afterEach, describe, expect, jest, setDefaultTimeout, test } from "bun:test";
 import { connect, type Socket } from "node:net";
+import { Elysia } from "elysia";
+import { limits } from "../../src/http/limits.ts";
 import { service, spawnService, start, type User } from "../harness.ts";
 
 setDefaultTimeout(60_000);
+
+afterEach(() => {
+  jest.useRealTimers();
+});
 
 type Service = Awaited<ReturnType<typeof spawnService>>;
 
@@ -21,10 +27,6 @@ const headersOf = ({ headers }: Response) => [
 
 // The clock is this process's, so the service must be in it.
 describe.skipIf(process.env.TEST_COMMAND !== undefined)("a user who asks too often", () => {
-  afterEach(() => {
-    jest.useRealTimers();
-  });
-
   /** A service whose clock stands still. */
   async function limitedTo(rate: string) {
     jest.useFakeTimers();
@@ -92,6 +94,25 @@ describe.skipIf(process.env.TEST_COMMAND !== undefined)("a user who asks too oft
   });
 });
 
+test("a user is forgotten when 100,000 others come within ten seconds, since memory has an end", async () => {
+  const app = new Elysia()
+    .derive(({ headers }) => ({ userId: headers.from }))
+    // One request in ten seconds.
+    .use(limits(0.1, () => true))
+    .get("/", "");
+  const ask = async (from: string) => {
+    const { status } = await app.handle(new Request("http://localhost/", { headers: { from } }));
+    return status;
+  };
+  expect([await ask("ada"), await ask("ada")]).toEqual([200, 429]);
+  for (let round = 0; round < 20; round++) {
+    for (let n = 0; n < 5_000; n++) await ask(`${round} ${n}`);
+    // They are under way until the event loop turns, and 8,192 may be.
+    await Bun.sleep(0);
+  }
+  expect(await ask("ada")).toBe(200);
+});
+
 /** So many requests of a user whose body is on its way, and stays there until they are cut. */
 async function unfinished(url: string, user: User, count: number): Promise<Socket[]> {
   const request = [
@@ -138,6 +159,23 @@ describe("what is under way", () => {
     const again = await unfinished(busy.url, user, 200);
     for (let n = 0; n < 10; n++) expect(await statusOf(user.get())).toBe(200);
     for (const socket of again) socket.destroy();
+    await busy.stop();
+  });
+
+  test.skipIf(process.env.TEST_COMMAND !== undefined)("counts however long it takes", async () => {
+    jest.useFakeTimers();
+    const busy = await start();
+    const [user, other] = [await busy.newcomer(), await busy.newcomer()];
+    const sockets = await unfinished(busy.url, user, 270);
+    // Nothing sleeps while the clock stands still.
+    while ((await statusOf(user.get())) !== 429);
+    for (let n = 0; n < 2; n++) {
+      jest.advanceTimersByTime(11_000);
+      expect(await statusOf(other.get())).toBe(200);
+    }
+    expect(await statusOf(user.get())).toBe(429);
+    for (const socket of sockets) socket.destroy();
+    jest.useRealTimers();
     await busy.stop();
   });
 

@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { connect } from "node:net";
-import { start, type User } from "../harness.ts";
+import { connect, type Socket } from "node:net";
+import { canQuery, queryDatabase, start, type User } from "../harness.ts";
 
 setDefaultTimeout(180_000);
 
@@ -29,6 +29,14 @@ function open(user: User, header = "X-Nothing: 0") {
   return socket;
 }
 
+/** A socket on which the list has begun to come, and is read no further. */
+const begun = (user: User) =>
+  new Promise<Socket>((resolve, reject) => {
+    const socket = open(user)
+      .on("error", reject)
+      .once("data", () => resolve(socket.pause()));
+  });
+
 /** What stands in the chunks (RFC 9112, section 7.1). */
 function joined(chunked: string): string {
   let body = "";
@@ -39,6 +47,19 @@ function joined(chunked: string): string {
     at = start + size + 2;
   }
   return body;
+}
+
+/** Gives a user the longest list that there can be: 7 MB, and over 1 MB when it is gzipped. */
+async function fill(user: User) {
+  // Six bytes each in JSON. A line of its own for each task, for gzip not to find them again.
+  const text = (length: number) => {
+    const bytes = crypto.getRandomValues(new Uint8Array(length));
+    return String.fromCharCode(...bytes.map((byte) => 0x0e + (byte % 18)));
+  };
+  for (let round = 0; round < 20; round++)
+    await Promise.all(
+      Array.from({ length: 50 }, () => user.task({ title: `x${text(198)}x`, description: text(1_000) })),
+    );
 }
 
 /** Asks until the answer has this status. */
@@ -54,15 +75,19 @@ test("who leaves long answers unread gets no more of them; short ones, and other
   const service = await start();
   const user = await service.newcomer();
   const other = await service.newcomer();
-  // Six bytes each in JSON.
-  const task = { title: "x", description: "\u0001".repeat(1_000) };
-  for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 50 }, () => user.task(task)));
+  await fill(user);
   const { body: before } = await whole(user);
   expect(JSON.parse(before)).toHaveLength(1_000);
-  const readers = Array.from({ length: 4 }, () => open(user).pause());
-  const refused = await until(429, user);
+  const readers = await Promise.all([begun(user), begun(user)]);
+  const refused = await whole(user);
+  expect(refused.status).toBe(429);
   expect(refused.head).toContain("retry-after: 5");
   expect(JSON.parse(refused.body)).toMatchObject({ status: 429, detail: expect.stringContaining("unread") });
+  const gzipped = await user.get("", { "accept-encoding": "gzip" });
+  expect(gzipped.status).toBe(429);
+  const NAMES = ["content-encoding", "etag", "link", "x-total-count"];
+  expect(NAMES.map((name) => gzipped.headers.get(name))).toEqual([null, null, null, null]);
+  expect(await gzipped.json()).toMatchObject({ status: 429 });
   expect((await user.get("?limit=1")).status).toBe(200);
   expect((await other.get()).status).toBe(200);
   for (const reader of readers) reader.destroy();
@@ -80,5 +105,25 @@ test("who leaves long answers unread gets no more of them; short ones, and other
     await Bun.sleep(50);
   }
   expect((await whole(user)).status).toBe(200);
+  await service.stop();
+});
+
+test.skipIf(!canQuery)("while all together leave 64 MiB unread, only who leaves none gets a long answer", async () => {
+  const service = await start();
+  const [tidy, modest] = [await service.newcomer(), await service.newcomer()];
+  const greedy = await Promise.all(Array.from({ length: 5 }, () => service.newcomer()));
+  // 7 MB in JSON: two of them are more than one user may leave.
+  for (const { id } of [tidy, modest, ...greedy])
+    await queryDatabase(
+      `insert into tasks (user_id, title, description)
+        select $1, repeat(chr(1), 200), repeat(chr(1), 1000) from generate_series(1, 1000)`,
+      [id],
+    );
+  const readers = await Promise.all([modest, ...greedy].map(begun));
+  readers.push(...(await Promise.all(greedy.map(begun))));
+  for (const user of [modest, ...greedy]) expect((await whole(user)).status).toBe(429);
+  expect((await whole(tidy)).status).toBe(200);
+  for (const reader of readers) reader.destroy();
+  await until(200, modest);
   await service.stop();
 });

@@ -391,7 +391,9 @@ describe("a start is refused", () => {
 
   test("with a secret given twice, in a file that is not there, or in an empty one", () => {
     const file = { BETTER_AUTH_SECRET_FILE: "/run/secret" };
-    expect(mistakes({ ...file, BETTER_AUTH_SECRET: SECRET })[0]).toContain("both");
+    expect(mistakes({ ...file, BETTER_AUTH_SECRET: SECRET })).toEqual([
+      "BETTER_AUTH_SECRET and BETTER_AUTH_SECRET_FILE are both set: keep one",
+    ]);
     expect(mistakes(file)[0]).toContain("can be read");
     expect(mistakes(file, { "/run/secret": "\n" })[0]).toContain("empty");
   });

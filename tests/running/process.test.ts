@@ -2,6 +2,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   constants,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -83,6 +84,7 @@ describe("the first start", () => {
       expect(welcome()).toContain("/docs");
       expect(welcome()).toContain(join(cwd, ".data"));
     });
+    expect(statSync(join(cwd, ".data")).mode & 0o777).toBe(0o700);
     expect(statSync(join(cwd, ".data/secret")).mode & 0o777).toBe(0o600);
     const secret = readFileSync(join(cwd, ".data/secret"), "utf8");
     const { out: token } = await run(["token", "demo"], {}, cwd);
@@ -161,6 +163,15 @@ describe("the embedded database", () => {
 });
 
 describe("a start is refused", () => {
+  test("once where a full disk left the made-up secret empty, and never again", async () => {
+    const cwd = emptyFolder();
+    mkdirSync(join(cwd, ".data"));
+    writeFileSync(join(cwd, ".data/secret"), "");
+    const refused = await run(["token", "demo"], {}, cwd);
+    expect([refused.exitCode, refused.out, refused.err]).toEqual([1, "", expect.stringContaining("can't be kept")]);
+    expect((await run(["token", "demo"], {}, cwd)).out).toStartWith("eyJ");
+  });
+
   test("within a second, with every mistake named", async () => {
     const bad = { ENVIRONMENT: "production", PORT: "x", LOG_LEVEL: "x", BETTER_AUTH_SECRET: "hunter2" };
     const { exitCode, out, err, seconds } = await run(["serve"], bad);
@@ -252,7 +263,7 @@ describe("in production", () => {
   const production = { ENVIRONMENT: "production", DATABASE_URL: "memory://", BETTER_AUTH_SECRET };
 
   test.each(["production", "staging"])(
-    "(%s) nothing is printed but the log: no token, no curl",
+    "(%s) nothing is printed but the log: no token, no curl; and METRICS=True is heeded",
     async (ENVIRONMENT) => {
       const taken = Bun.serve({ port: 0, fetch: () => new Response() });
       const { port } = taken;
@@ -261,6 +272,7 @@ describe("in production", () => {
         PATH: process.env.PATH,
         ...production,
         ENVIRONMENT,
+        METRICS: "True",
         HOST: "127.0.0.1",
         PORT: String(port),
       };
@@ -276,6 +288,7 @@ describe("in production", () => {
           () => false,
         );
       while (!(await isReady())) await Bun.sleep(50);
+      expect((await fetch(`http://127.0.0.1:${port}/metrics`)).status).toBe(200);
       // In development the welcome follows now.
       await Bun.sleep(500);
       child.kill("SIGINT");
@@ -299,7 +312,8 @@ describe("the log", () => {
     const { id } = await user.task({ title: "a private title", description: "a private description" });
     await user.get("?search=private&x=y", { "x-request-id": "given" });
     await user.put(id, { title: 5 });
-    await fetch(user.path(), { headers: { authorization: "Bearer private" } });
+    await fetch(user.path(), { headers: { authorization: "Bearer private", "x-request-id": "refused" } });
+    while (!service.lines.some((line) => /"request",.*"refused"/.test(line))) await Bun.sleep(10);
     await service.stop();
     const lines = service.lines.map((line) => JSON.parse(line));
     expect(lines.find(({ request_id }) => request_id === "given")).toEqual({
@@ -311,6 +325,17 @@ describe("the log", () => {
       duration_ms: expect.any(Number),
       request_id: "given",
       user_id: user.id,
+      message: "request",
+    });
+    // Who it was is known only of those who were let in.
+    expect(lines.find(({ request_id, message }) => request_id === "refused" && message === "request")).toEqual({
+      level: "INFO",
+      time: expect.any(String),
+      method: "GET",
+      path: `/api/${user.id}/tasks`,
+      status: 401,
+      duration_ms: expect.any(Number),
+      request_id: "refused",
       message: "request",
     });
     const all = service.lines.join("\n");
@@ -378,7 +403,9 @@ describe("a command", () => {
     [["nonsense"], 2, /no command "nonsense"/],
     [["--nonsense"], 2, /no option --nonsense/],
     [["token"], 2, /USER_ID/],
+    [["token", "ada", "eve"], 2, /takes USER_ID/],
     [["migrate", "now"], 2, /no argument/],
+    [["health", "http://127.0.0.1:1/", "more"], 2, /takes \[URL\]/],
     [["health", "http://127.0.0.1:1/"], 1, /./],
   ])("%p exits %d and says why", async (words, code, why) => {
     const { exitCode, out, err } = await run(words);
@@ -399,6 +426,13 @@ describe("a command", () => {
     expect([exitCode, out.trim().length > 0]).toEqual([0, true]);
   });
 
+  test("token makes up no secret where a JWKS is set", async () => {
+    const cwd = emptyFolder();
+    const { exitCode, out, err } = await run(["token", "demo"], { BETTER_AUTH_JWKS_URL: "http://127.0.0.1:1/" }, cwd);
+    expect([exitCode, out, err]).toEqual([1, "", expect.stringContaining("a JWKS holds no private key")]);
+    expect(existsSync(join(cwd, ".data"))).toBe(false);
+  });
+
   test("health tells whether the service is up", async () => {
     const service = await spawnService();
     const { port } = new URL(service.url);
@@ -406,6 +440,18 @@ describe("a command", () => {
     expect((await run(["health", `${service.url}/nope`])).exitCode).toBe(1);
     await service.stop();
     expect((await run(["health"], { PORT: port })).exitCode).toBe(1);
+  });
+
+  test("health gives up on what takes the request and says nothing", async () => {
+    const silent = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      idleTimeout: 60,
+      fetch: () => Bun.sleep(15_000).then(() => new Response()),
+    });
+    const { exitCode, out, err } = await run(["health", silent.url.href]);
+    expect([exitCode, out, err]).toEqual([1, "", expect.stringContaining("timed out")]);
+    await silent.stop(true);
   });
 
   test("health asks the service on this machine, whatever proxy is set and whatever address it has", async () => {

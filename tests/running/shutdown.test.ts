@@ -4,7 +4,9 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Task } from "../../src/tasks/model.ts";
-import { spawnService, type User } from "../harness.ts";
+import { hasServer } from "../database.ts";
+import { SETTINGS, spawnService, type User } from "../harness.ts";
+import { relay } from "../relay.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -17,6 +19,27 @@ test("from SIGTERM on it is not ready, and says that each answer is the last on 
   expect(answer.status).toBe(503);
   expect(answer.headers.get("connection")).toBe("close");
   expect(await service.child.exited).toBe(0);
+});
+
+test.skipIf(!hasServer)("a start that ends after SIGTERM does not make it ready", async () => {
+  const { DATABASE_URL = "" }: Record<string, string> = SETTINGS;
+  const url = new URL(DATABASE_URL);
+  const network = relay(Number(url.port), { hostname: url.hostname });
+  network.cut();
+  url.port = String(network.port);
+  const service = await spawnService({ DATABASE_URL: url.href }, "listening");
+  service.child.kill("SIGTERM");
+  await logged(service.lines, "stopping");
+  network.restore();
+  const statuses: (number | undefined)[] = [];
+  while (!statuses.includes(undefined)) {
+    const answer = await fetch(`${service.url}/health/ready`).catch(() => undefined);
+    statuses.push(answer?.status);
+    await Bun.sleep(20);
+  }
+  expect(new Set(statuses)).toEqual(new Set([503, undefined]));
+  expect(await service.child.exited).toBe(0);
+  network.stop();
 });
 
 test("from SIGTERM on each answer says so, refusals too", async () => {
@@ -149,12 +172,13 @@ test("fifty writes that SIGTERM meets are all answered and all kept", async () =
   rmSync(directory, { recursive: true });
 });
 
-test("a second signal ends it at once", async () => {
+test("a second signal ends it at once, and the log has all that came before", async () => {
   const service = await spawnService();
   service.child.kill("SIGTERM");
-  await logged(service.lines, "stopping");
+  while ((await fetch(`${service.url}/health/ready`)).status !== 503) await Bun.sleep(1);
   service.child.kill("SIGTERM");
   expect(await service.child.exited).toBe(1);
+  await logged(service.lines, "stopping");
 });
 
 type Service = Awaited<ReturnType<typeof spawnService>>;
