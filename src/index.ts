@@ -131,7 +131,12 @@ async function main(args: string[]): Promise<string> {
 
 try {
   const output = await main(process.argv.slice(2));
-  if (output !== "") await Bun.write(Bun.stdout, `${output}\n`);
+  if (output !== "") {
+    // `Bun.write` sends its first 64 KiB twice to a pipe that a logger's writer has made non-blocking.
+    const out = Bun.stdout.writer();
+    out.write(`${output}\n`);
+    await out.end();
+  }
   process.exit(0);
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : error}\n`);

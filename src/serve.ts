@@ -61,6 +61,8 @@ export async function serve(config: Config): Promise<void> {
   log.info({ signal }, "stopping: requests in flight may finish");
   if (app.server) await drain(app.server, () => app.store.arriving, signal);
   await Promise.race([db.close(), Bun.sleep(CLOSE_TIMEOUT_MS)]);
+  // Elysia calls `onAfterResponse`, which logs a request, by `setImmediate`.
+  await new Promise(setImmediate);
   log.info({}, "stopped");
   await Promise.race([log.flush(), Bun.sleep(CLOSE_TIMEOUT_MS)]);
 

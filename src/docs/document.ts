@@ -167,7 +167,10 @@ function corrected({ operationId, parameters, requestBody, responses, ...rest }:
     }),
     responses: mapped(answers, ({ $id }, status) => ({
       description: DESCRIPTIONS[status],
-      headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
+      // What is no proper HTTP is answered by Bun itself.
+      ...(status !== "4XX" && {
+        headers: { ...HEADERS[status], ...HEADERS[`${operationId} ${status}`], "X-Request-Id": REQUEST_ID },
+      }),
       ...($id === Problem.$id
         ? { content: problemContent({ schema: reference($id), example: example(status) }) }
         : $id && { content: { "application/json": { schema: reference($id) } } }),

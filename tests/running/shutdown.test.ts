@@ -1,5 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -152,7 +152,7 @@ test.each([
   expect(await service.child.exited).toBe(0);
 });
 
-test("fifty writes that SIGTERM meets are all answered and all kept", async () => {
+test("fifty writes that SIGTERM meets are all answered and all kept, in a database that is shut down", async () => {
   const directory = mkdtempSync(join(tmpdir(), "tasks-"));
   const settings = { DATABASE_URL: `pglite://${directory}` };
   const first = await spawnService(settings);
@@ -164,6 +164,8 @@ test("fifty writes that SIGTERM meets are all answered and all kept", async () =
   expect(answers.map(({ status }) => status)).toEqual(Array(50).fill(201));
   const acknowledged = await Promise.all(answers.map(async (answer) => (await answer.json()) as Task));
   expect(await first.child.exited).toBe(0);
+  // PostgreSQL's own word for its state: 1 is "shut down", 6 is what has to be recovered at the next start.
+  expect(readFileSync(join(directory, "postgres/global/pg_control")).readUInt32LE(16)).toBe(1);
 
   const second = await spawnService(settings);
   const kept = await (await second.newcomer(user.id)).get();
