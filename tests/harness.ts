@@ -122,24 +122,30 @@ export const canQuery = hasServer || process.env.TEST_COMMAND === undefined;
 export const queryDatabase = <Row>(text: string, values: unknown[] = []) =>
   db.query<Row>({ name: `test_${Bun.hash(text)}`, text }, values);
 
-/** The real app, listening on a port of its own, in this process. */
-async function startInProcess(settings: Record<string, string> = {}) {
-  const config = loadConfig({ ...SETTINGS, ...settings });
+/** A database that nothing reaches: each statement fails in this way. */
+export const outOfReach = (fail: () => Promise<never> = () => Promise.reject(new Error("unreachable"))) => ({
+  query: fail,
+  lastAnswer: () => 0,
+  connections: () => ({ busy: 0, most: 0 }),
+});
+
+/** The real app, listening on a port of its own, in this process; with what is given in the place of the usual. */
+export function listening(given: Partial<Parameters<typeof createApp>[0]> = {}) {
+  const config = given.config ?? loadConfig(SETTINGS);
   const log = createLogger(config.logLevel, false);
   const metrics = config.metrics ? createMetrics() : undefined;
-  const app = createApp({ config, db, log, phase: () => "serving", metrics }).listen({
+  const app = createApp({ config, db, log, phase: () => "serving", metrics, ...given }).listen({
     hostname: "127.0.0.1",
     port: 0,
   });
   const url = `http://localhost:${app.server?.port}`;
-  return {
-    url,
-    config,
-    db,
-    stop: () => app.stop(true),
-    newcomer: newcomerOf(url, config),
-  };
+  return { url, config, stop: () => app.stop(true), newcomer: newcomerOf(url, config) };
 }
+
+const startInProcess = async (settings: Record<string, string> = {}) => ({
+  ...listening({ config: loadConfig({ ...SETTINGS, ...settings }) }),
+  db,
+});
 
 /** Signs in a user nobody has seen before. */
 function newcomerOf(url: string, config: Config) {
@@ -152,6 +158,15 @@ export const start = (settings?: Record<string, string>) =>
 
 /** One for all tests that need nothing special of it. */
 export const service = await start();
+
+/** Waits until it is so. */
+export async function until(isSo: () => unknown, seconds = 10) {
+  const end = performance.now() + seconds * 1000;
+  while (!(await isSo())) {
+    if (performance.now() > end) throw new Error(`not within ${seconds} s: ${isSo}`);
+    await Bun.sleep(20);
+  }
+}
 
 /** A signed-in user, as a front end acts for one. */
 export class User {

@@ -50,7 +50,7 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
       let counting = 0;
       for (const { at } of sent) if (now - at < STALLED_AFTER_MS) counting++;
       if (counting > 0 && (waiting.length < WORTH_ANOTHER || counting >= MAX_UNDER_WAY)) break;
-      const members = next();
+      const members = next(now);
       if (members.length === 0) break;
       void send(members);
     }
@@ -62,12 +62,12 @@ export function batching<Asked, Answer>({ together, alone, row, most = MAX_BATCH
   }
 
   /** Those who go next. */
-  function next(): One[] {
+  function next(now: number): One[] {
     const members: One[] = [];
     const left: One[] = [];
     const rows = new Set<string>();
     for (const member of waiting) {
-      if (refusedUnsent(member)) continue;
+      if (refusedUnsent(member, now)) continue;
       const id = row?.(member.asked);
       const later = members.length === most || (id !== undefined && (busyRows.has(id) || rows.has(id)));
       (later ? left : members).push(member);

@@ -15,7 +15,7 @@ interface Turn<Slot> {
 }
 
 /** Too late to send anything: it could not be answered before the deadline. */
-export const isOverdue = ({ deadline }: Caller) => performance.now() > deadline - ANSWER_TIMEOUT_MS;
+export const isOverdue = ({ deadline }: Caller, now = performance.now()) => now > deadline - ANSWER_TIMEOUT_MS;
 
 /**
  * Decides whose statement goes next over which of the slots.
@@ -73,9 +73,9 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
 }
 
 /** Refuses what nobody waits for any more, and what can't be answered in time. Returns whether it did. */
-export function refusedUnsent({ caller, reject }: Pick<Turn<never>, "caller" | "reject">): boolean {
+export function refusedUnsent({ caller, reject }: Pick<Turn<never>, "caller" | "reject">, now?: number): boolean {
   if (caller.signal?.aborted) reject(new HungUp());
-  else if (isOverdue(caller)) reject(new Overloaded());
+  else if (isOverdue(caller, now)) reject(new Overloaded());
   else return false;
   return true;
 }

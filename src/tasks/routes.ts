@@ -89,8 +89,9 @@ export const taskRoutes = (
       async ({ tasks, params, request, set, status }) => {
         const task = await tasks.find(Number(params.id));
         if (task === undefined) return problem({ set }, 404, NO_SUCH_TASK);
-        tagged({ set }, task);
-        return isKnown(request, etagOf(task)) ? status(304, undefined) : task;
+        const etag = etagOf(task);
+        setTag({ set }, etag);
+        return isKnown(request, etag) ? status(304, undefined) : task;
       },
       {
         ...validated({ params: OwnedTask }),

@@ -1,9 +1,8 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
-import { createApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
-import { SETTINGS, service, start } from "../harness.ts";
+import { listening, outOfReach, SETTINGS, service, start } from "../harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -180,22 +179,20 @@ describe("a listed pattern", async () => {
 
 describe("a page on an origin that is not listed", () => {
   /** The real app, with its warnings. */
-  function listening(origins = ORIGIN) {
-    const config = loadConfig({ ...SETTINGS, CORS_ALLOWED_ORIGINS: origins });
-    const none = () => Promise.reject();
-    const db = { query: none, lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) };
+  function warned(origins = ORIGIN) {
     const warnings: { origin: string; message: string }[] = [];
     const log = {
       ...createLogger("CRITICAL", false),
       warning: (fields: object, message: string) => warnings.push({ ...(fields as { origin: string }), message }),
     };
-    const app = createApp({ config, db, log, phase: () => "serving" }).listen({ port: 0 });
-    return { port: app.server?.port ?? 0, warnings, stop: () => app.stop(true) };
+    const config = loadConfig({ ...SETTINGS, CORS_ALLOWED_ORIGINS: origins });
+    const { url, stop } = listening({ config, db: outOfReach(), log });
+    return { port: Number(new URL(url).port), warnings, stop };
   }
   const send = (port: number, headers: Record<string, string>) => fetch(`http://localhost:${port}/health`, { headers });
 
   test("leaves one warning, which names it and the setting", async () => {
-    const app = listening();
+    const app = warned();
     for (let i = 0; i < 5; i++) await send(app.port, { origin: "https://app.example.com" });
     await preflight("https://app.example.com", `http://localhost:${app.port}`);
     await send(app.port, { origin: "null" });
@@ -206,7 +203,7 @@ describe("a page on an origin that is not listed", () => {
   });
 
   test("leaves none if it is listed, or the service's own, or there is no page", async () => {
-    const app = listening(`${ORIGIN},https://*.example.com`);
+    const app = warned(`${ORIGIN},https://*.example.com`);
     for (const headers of [
       { origin: ORIGIN },
       { origin: "https://a.example.com" },
@@ -221,14 +218,14 @@ describe("a page on an origin that is not listed", () => {
   });
 
   test("takes no memory and no lines beyond a few, however many there are", async () => {
-    const app = listening();
+    const app = warned();
     for (let i = 0; i < 200; i++) await send(app.port, { origin: `https://${i}.example.com` });
     await app.stop();
     expect(app.warnings.length).toBe(21);
   });
 
   test("can't write into the log what it likes", async () => {
-    const app = listening();
+    const app = warned();
     await send(app.port, { origin: `https://${"x".repeat(10_000)}` });
     await new Promise<void>((resolve, reject) => {
       const socket = connect(app.port, "127.0.0.1", () =>

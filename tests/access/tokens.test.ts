@@ -5,7 +5,7 @@ import { exportJWK, generateKeyPair, type JWTPayload, jwtVerify, SignJWT } from 
 import { auth } from "../../src/auth/index.ts";
 import { tokenVerifier } from "../../src/auth/tokens.ts";
 import { loadConfig } from "../../src/config.ts";
-import { SETTINGS } from "../harness.ts";
+import { SETTINGS, until } from "../harness.ts";
 
 // A JWKS that hangs is waited for, on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -38,13 +38,6 @@ const later = (seconds: number) => setSystemTime(new Date(Date.now() + seconds *
 const sign = (claims: JWTPayload = {}, { key = SECRET, header = {} } = {}) =>
   new SignJWT({ sub: "ada", exp: now() + 300, ...claims }).setProtectedHeader({ alg: "HS256", ...header }).sign(key);
 const base64url = (text: string | Uint8Array) => Buffer.from(text).toString("base64url");
-
-async function eventually(condition: () => unknown) {
-  for (let tries = 0; !(await condition()); tries++) {
-    if (tries === 500) throw new Error("it never came to that");
-    await Bun.sleep(20);
-  }
-}
 
 /** A JWKS on a port of its own, whose keys can be replaced while it runs. */
 async function published() {
@@ -276,7 +269,7 @@ describe("published keys", () => {
     expect(jwks.state.fetches).toBe(1);
     later(2);
     expect(await decide(seen)).toMatchObject(ADA);
-    await eventually(() => jwks.state.fetches === 2);
+    await until(() => jwks.state.fetches === 2);
   });
 
   test("are asked for again 30 s after a renewal failed, and not before", async () => {
@@ -287,7 +280,7 @@ describe("published keys", () => {
     jwks.state.status = 500;
     later(301);
     expect(await decide(seen)).toMatchObject(ADA);
-    await eventually(() => jwks.state.fetches === 2);
+    await until(() => jwks.state.fetches === 2);
     for (const seconds of [0, 14, 14]) {
       await Bun.sleep(100);
       later(seconds);
@@ -298,7 +291,7 @@ describe("published keys", () => {
     expect(jwks.state.fetches).toBe(2);
     later(3);
     expect(await decide(seen)).toMatchObject(ADA);
-    await eventually(() => jwks.state.fetches === 3);
+    await until(() => jwks.state.fetches === 3);
   });
 
   test("are asked for again for an unknown one, once in 30 s", async () => {
@@ -342,7 +335,7 @@ describe("published keys", () => {
     later(301);
     // It is this request that starts the renewal.
     await decide(token);
-    await eventually(async () => "reason" in (await decide(token)));
+    await until(async () => "reason" in (await decide(token)));
     expect(await decide(token)).toMatchObject(NO_SUCH_KEY);
   });
 

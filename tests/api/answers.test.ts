@@ -1,21 +1,18 @@
 import { describe, expect, test } from "bun:test";
 import { STATUS_CODES } from "node:http";
 import { connect } from "node:net";
-import { createApp } from "../../src/app.ts";
 import { OutcomeUnknown } from "../../src/db/errors.ts";
 import { createLogger } from "../../src/log.ts";
-import { service, User } from "../harness.ts";
+import { listening, outOfReach, service, User } from "../harness.ts";
 
 /** The real app on a database that fails in this way, and last answered then. */
 function appWhoseDatabase(fails: () => unknown, lastAnswer = () => 0) {
-  const fail = async () => fails() as never;
-  const db = { query: fail, lastAnswer, connections: () => ({ busy: 0, most: 0 }) };
+  const db = { ...outOfReach(async () => fails() as never), lastAnswer };
   const lines: string[] = [];
   const log = Object.assign(createLogger("ERROR", false), {
     error: (fields: object, message: string) => lines.push(JSON.stringify({ ...fields, message })),
   });
-  const app = createApp({ config: service.config, db, log, phase: () => "serving" }).listen({ port: 0 });
-  return { url: `http://localhost:${app.server?.port}`, lines, stop: () => app.stop(true) };
+  return { ...listening({ db, log }), lines };
 }
 
 async function failing(error: unknown) {

@@ -4,10 +4,9 @@ import { join } from "node:path";
 import { treaty } from "@elysiajs/eden";
 import { createConfig, lintFromString } from "@redocly/openapi-core";
 import openapiTypescript, { astToString } from "openapi-typescript";
-import { type App, createApp } from "../../src/app.ts";
+import type { App } from "../../src/app.ts";
 import type { OpenApi } from "../../src/docs/document.ts";
-import { createLogger } from "../../src/log.ts";
-import { service, start, User } from "../harness.ts";
+import { listening, outOfReach, service, start, User } from "../harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -176,13 +175,7 @@ describe("the document", () => {
 });
 
 /** The real app on a database that does nothing but fail. */
-function appWhoseDatabaseFails(error: Error) {
-  const db = { query: () => Promise.reject(error), lastAnswer: () => 0, connections: () => ({ busy: 0, most: 0 }) };
-  const log = createLogger("CRITICAL", false);
-  const app = createApp({ config: service.config, db, log, phase: () => "serving" });
-  app.listen({ port: 0, hostname: "127.0.0.1" });
-  return { url: `http://127.0.0.1:${app.server?.port}`, stop: () => app.stop(true) };
-}
+const appWhoseDatabaseFails = (error: Error) => listening({ db: outOfReach(() => Promise.reject(error)) });
 
 /** The header of a request that an answer with this status is about. */
 const ASKED_BY = { 201: "Idempotency-Key", 304: "If-None-Match", 412: "If-Match" };

@@ -5,7 +5,7 @@ import { adopt, findOldTable } from "../../src/db/adopt.ts";
 import { connect } from "../../src/db/connect.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { databaseSettings, hasServer } from "../database.ts";
-import { COMMAND, SETTINGS, spawnService } from "../harness.ts";
+import { COMMAND, SETTINGS, spawnService, until } from "../harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -303,7 +303,7 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
       await transaction.unsafe(`INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
       const adopting = command("adopt");
       const waits = () => rows("select from pg_locks where not granted and relation = 'task'::regclass");
-      for (let tries = 0; tries < 200 && (await waits()).length === 0; tries++) await Bun.sleep(50);
+      await until(async () => (await waits()).length > 0);
       return { adopting };
     });
     await writer.close();
@@ -323,9 +323,9 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
       const waiting = () =>
         rows("select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'");
       const adopting = command("adopt");
-      for (let tries = 0; tries < 200 && (await waiting()).length < 1; tries++) await Bun.sleep(50);
+      await until(async () => (await waiting()).length === 1);
       const created = bob.post({ title: "x" });
-      for (let tries = 0; tries < 50 && (await waiting()).length < 2; tries++) await Bun.sleep(50);
+      await until(async () => (await waiting()).length === 2);
       return { adopting, created };
     });
     await holder.close();

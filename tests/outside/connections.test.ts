@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { SQL } from "bun";
 import { canStartPostgres, startPostgres } from "../cluster.ts";
 import { hasServer } from "../database.ts";
-import type { User } from "../harness.ts";
+import { type User, until } from "../harness.ts";
 import { neonProxy } from "../neon-proxy.ts";
 import { type Settings, served } from "../served.ts";
 
@@ -203,12 +203,3 @@ describe.skipIf(!hasServer || !canStartPostgres)("the connections to a server", 
     ]);
   });
 });
-
-/** Waits until it is so. */
-async function until(isSo: () => Promise<boolean>, seconds = 10) {
-  const end = performance.now() + seconds * 1000;
-  while (!(await isSo())) {
-    if (performance.now() > end) throw new Error(`not within ${seconds} s: ${isSo}`);
-    await Bun.sleep(20);
-  }
-}

@@ -1,8 +1,6 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { createApp } from "../../src/app.ts";
-import { createLogger } from "../../src/log.ts";
 import { createMetrics } from "../../src/metrics.ts";
-import { start, service as without } from "../harness.ts";
+import { listening, outOfReach, start, service as without } from "../harness.ts";
 
 setDefaultTimeout(60_000);
 
@@ -91,18 +89,16 @@ test("what is refused is counted by reason", async () => {
 });
 
 test("what is under way is told as it is now: requests, and connections to the database", async () => {
-  const db = { query: () => Promise.reject(), lastAnswer: () => 0, connections: () => ({ busy: 2, most: 3 }) };
-  const log = createLogger("CRITICAL", false);
-  const app = createApp({ config: without.config, db, log, phase: () => "serving", metrics: createMetrics() });
-  app.listen({ port: 0, hostname: "127.0.0.1" });
-  const text = await (await fetch(`http://127.0.0.1:${app.server?.port}/metrics`)).text();
+  const db = { ...outOfReach(), connections: () => ({ busy: 2, most: 3 }) };
+  const app = listening({ db, metrics: createMetrics() });
+  const text = await (await fetch(`${app.url}/metrics`)).text();
   expect(text.match(/^(http|db)\w+ .*/gm)).toEqual([
     // The one that asks.
     "http_requests_under_way 1",
     "db_connections_busy 2",
     "db_connections_most 3",
   ]);
-  await app.stop(true);
+  await app.stop();
 });
 
 test("what the process takes is told: event loop, memory, CPU", async () => {

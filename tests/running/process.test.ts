@@ -14,14 +14,9 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { dependencies } from "../../package.json";
-import { createApp } from "../../src/app.ts";
-import { loadConfig } from "../../src/config.ts";
-import { connect } from "../../src/db/connect.ts";
-import { migrate } from "../../src/db/migrate.ts";
-import { createLogger } from "../../src/log.ts";
 import type { Task } from "../../src/tasks/model.ts";
 import { databaseSettings, hasServer } from "../database.ts";
-import { COMMAND, SETTINGS, spawnService } from "../harness.ts";
+import { COMMAND, listening, SETTINGS, spawnService } from "../harness.ts";
 
 // Processes and databases take their time on a machine that does other things too.
 setDefaultTimeout(60_000);
@@ -245,17 +240,9 @@ describe("readiness says what is missing:", () => {
   });
 
   test("the end of the start, though the table is there", async () => {
-    const config = loadConfig(SETTINGS);
-    const db = await connect(config);
-    await migrate(db);
-    const log = createLogger("CRITICAL", false);
-    const app = createApp({ config, db, log, phase: () => "starting" }).listen({
-      hostname: "127.0.0.1",
-      port: 0,
-    });
-    expect(await ready(`http://127.0.0.1:${app.server?.port}`)).toEqual([503, "The service is starting"]);
-    await app.stop(true);
-    await db.close();
+    const app = listening({ phase: () => "starting" });
+    expect(await ready(app.url)).toEqual([503, "The service is starting"]);
+    await app.stop();
   });
 });
 

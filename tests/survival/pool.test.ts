@@ -65,6 +65,15 @@ function pool(size: number, answer?: (text: string, attempt: number) => unknown,
   };
 }
 
+/** Has a statement under way that nobody waits for any more. */
+async function askAndHangUp(query: ReturnType<typeof pool>["query"]) {
+  const client = new AbortController();
+  const asked = query(SHORT, [], caller("a", client.signal)).catch((error) => error);
+  await ticks();
+  client.abort();
+  expect(await asked).toBeInstanceOf(HungUp);
+}
+
 describe("the pool", () => {
   test("runs two slow statements of an owner at once, and another owner's before the third", async () => {
     const { query, sent } = pool(8);
@@ -149,11 +158,7 @@ describe("the pool", () => {
 
   test("replaces a connection whose statement doesn't end when it is asked to, and goes on over a new one", async () => {
     const { query, sent, log } = pool(1, undefined, () => {});
-    const hangUp = new AbortController();
-    const first = query(SHORT, [], caller("a", hangUp.signal)).catch((error) => error);
-    await ticks();
-    hangUp.abort();
-    expect(await first).toBeInstanceOf(HungUp);
+    await askAndHangUp(query);
     const second = query<object>(SHORT, [], caller("b"));
     while (sent.length < 2) await ticks();
     // The first one was closed after the probe.
@@ -270,11 +275,7 @@ describe("the pool", () => {
     ["refused", ({ reject }) => reject(failure("23505"))],
   ])("uses a connection no more whose statement was %s before the request to end it got there", async (_, end) => {
     const { query, log, sent } = pool(1, undefined, () => {});
-    const gone = new AbortController();
-    const asked = query(SHORT, [], caller("a", gone.signal)).catch((error) => error);
-    await ticks();
-    gone.abort();
-    expect(await asked).toBeInstanceOf(HungUp);
+    await askAndHangUp(query);
     await Bun.sleep(500);
     sent.forEach(end);
     await ticks();
