@@ -130,19 +130,21 @@ describe("a token seen before", () => {
     });
   });
 
-  test("costs under two microseconds", async () => {
+  test("costs a fifth of its first time at most", async () => {
     const { decide } = verifier();
-    const token = await sign();
-    await decide(token);
-    const measure = async () => {
+    const measure = async (tokens: string[]) => {
       const began = Bun.nanoseconds();
-      for (let n = 0; n < 20_000; n++) await decide(token);
-      return (Bun.nanoseconds() - began) / 20_000;
+      for (const token of tokens) await decide(token);
+      return Bun.nanoseconds() - began;
     };
     // The best of several: other work on the machine only ever adds.
-    const rounds = [];
-    for (let n = 0; n < 10; n++) rounds.push(await measure());
-    expect(Math.min(...rounds)).toBeLessThan(2000);
+    const [first, again] = [[] as number[], [] as number[]];
+    for (let round = 0; round < 5; round++) {
+      const tokens = await Promise.all(Array.from({ length: 500 }, (_, n) => sign({ jti: `${round} ${n}` })));
+      first.push(await measure(tokens));
+      again.push(await measure(tokens));
+    }
+    expect(Math.min(...again)).toBeLessThan(Math.min(...first) / 5);
   });
 });
 
@@ -251,7 +253,7 @@ describe("published keys", () => {
       expect(await decide(seen)).toMatchObject(ADA);
       expect(await decide(await jwks.sign({ jti: `${minutes}` }))).toMatchObject(ADA);
       // The wait for the server is 3,000 long (jose's own 5,000).
-      expect(performance.now() - began).toBeLessThan(1500);
+      expect(performance.now() - began).toBeLessThan(2900);
       expect(await unknown).toMatchObject(NO_SUCH_KEY);
       expect(await decide(await jwks.sign({}, "another"))).toMatchObject(NO_SUCH_KEY);
       expect(performance.now() - began).toBeLessThan(4900);

@@ -170,7 +170,8 @@ describe("a failure", () => {
       () => began,
     );
     expect((await fetch(`${app.url}/health/ready`)).status).toBe(503);
-    expect(performance.now() - began).toBeLessThan(1500);
+    // The limit of an ordinary request is 6 s.
+    expect(performance.now() - began).toBeLessThan(4000);
     await app.stop();
   });
 });

@@ -359,9 +359,13 @@ describe("a header", () => {
     ['"a"', " ", "x"],
   ])("of 16 KiB costs next to nothing to refuse: %j, then %j again and again, then %j", (start, again, end) => {
     const header = start + again.repeat(16_384 / again.length) + end;
-    const began = performance.now();
-    ifMatch(header);
-    known(header.trim(), '"a"');
-    expect(performance.now() - began).toBeLessThan(50);
+    const costs = [1, 2, 3].map(() => {
+      const began = performance.now();
+      ifMatch(header);
+      known(header.trim(), '"a"');
+      return performance.now() - began;
+    });
+    // The best of three: other work on the machine only ever adds. What takes time by the square takes 300 ms.
+    expect(Math.min(...costs)).toBeLessThan(50);
   });
 });

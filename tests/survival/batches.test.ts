@@ -239,7 +239,7 @@ describe.skipIf(!hasServer)("on a server", () => {
       other.put(id, { title: "y" }),
     ]);
     expect(new Set(await Promise.all(answers.map(statusOf)))).toEqual(new Set([200]));
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect(performance.now() - began).toBeLessThan(3000);
     released.resolve();
     await holding;
     expect((await Promise.all(waiting)).every((status) => [200, 204, 412].includes(status))).toBe(true);
@@ -270,7 +270,7 @@ describe.skipIf(!hasServer)("on a server", () => {
     const statuses = await Promise.all(others.map(({ id }) => statusOf(change(user, id))));
     const took = performance.now() - began;
     expect(new Set(statuses)).toEqual(new Set([done]));
-    expect(took).toBeLessThan(2000);
+    expect(took).toBeLessThan(3000);
     // And who comes later isn't held up either.
     expect(await statusOf(user.post({ title: "x" }))).toBe(201);
     expect(waited).toBe(true);

@@ -180,9 +180,9 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
       const began = performance.now();
       const answers = await Promise.all(Array.from({ length: 20 }, () => statusOf(user.get())));
       expect(new Set(answers)).toEqual(new Set([200]));
-      expect(performance.now() - began).toBeLessThan(1000);
+      expect(performance.now() - began).toBeLessThan(3000);
       expect(await Promise.all(unlucky)).toContain(503);
-      expect(await untilAnswered(() => user.get())).toBeLessThan(1000);
+      expect(await untilAnswered(() => user.get())).toBeLessThan(3000);
     });
     network.stop();
   });
@@ -204,7 +204,7 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
         const answers = await Promise.all(Array.from({ length: 8 }, () => statusOf(user.complete(other.id))));
         expect(new Set(answers)).toEqual(new Set([200]));
       }
-      expect(performance.now() - began).toBeLessThan(1000);
+      expect(performance.now() - began).toBeLessThan(3000);
       released.resolve();
       expect(await statusOf(waiting)).toBe(200);
       await holding;
