@@ -7,6 +7,9 @@ const MAX_BYTES = 64 * 1024;
 /** How long a body may take to arrive. */
 const ARRIVAL_TIMEOUT_MS = 30_000;
 
+/** How long an answer waits for the rest of a body that nobody reads. */
+const REST_TIMEOUT_MS = 5_000;
+
 /**
  * Reads the body of the routes behind it as JSON: 413 over 64 KiB, 415 if its headers don't say plain JSON, 400 if it
  * is malformed, 408 if it takes more than 30 s to arrive. `store.arriving` is the number of those that are on their
@@ -23,10 +26,7 @@ export const jsonBody = new Elysia({ name: "json-body" })
 async function readJson(request: Request, set: Context["set"], store: { arriving: number; stopping: boolean }) {
   const { headers, method } = request;
   store.arriving++;
-  const late = Promise.withResolvers<"late">();
-  const timer = setTimeout(late.resolve, ARRIVAL_TIMEOUT_MS, "late");
-  const bytes = await Promise.race([read(request), late.promise]).finally(() => {
-    clearTimeout(timer);
+  const bytes = await within(ARRIVAL_TIMEOUT_MS, read(request)).finally(() => {
     store.arriving--;
   });
   if (bytes === "late" || store.stopping) set.headers.connection = "close";
@@ -93,13 +93,35 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 const isJson = (contentType: string | null, empty: boolean) =>
   contentType === null ? empty : /^application\/([\w.-]+\+)?json *(;|$)/i.test(contentType);
 
+/**
+ * Waits until the body has arrived, however little of it was read, so that the connection can be closed after the
+ * answer. Bun closes it at once, and what arrives then makes the kernel reset it, which loses the answer (RFC 9112,
+ * section 9.6): nginx, as it is by itself, answered 502 to every second long POST without a token.
+ */
+export async function received({ body }: Request): Promise<void> {
+  if (body === null || body.locked) return;
+  const reader = body.getReader();
+  const rest = async () => {
+    while (!(await reader.read()).done);
+  };
+  // It fails if the client hangs up, and then nobody waits for the answer.
+  await within(REST_TIMEOUT_MS, rest()).catch(() => {});
+}
+
+/** What the promise gives, or "late" after so many milliseconds. */
+function within<Result>(milliseconds: number, result: Promise<Result>): Promise<Result | "late"> {
+  const late = Promise.withResolvers<"late">();
+  const timer = setTimeout(late.resolve, milliseconds, "late");
+  return Promise.race([result, late.promise]).finally(() => clearTimeout(timer));
+}
+
 /** The bytes of the body, or undefined if there are too many. Nothing is read if the announced length is too large. */
 async function read(request: Request): Promise<Uint8Array | undefined> {
   const announced = request.headers.get("content-length");
   if (announced !== null) return Number(announced) > MAX_BYTES ? undefined : await request.bytes();
   const chunks: Uint8Array[] = [];
   let length = 0;
-  for await (const chunk of request.body ?? []) {
+  for await (const chunk of request.body?.values({ preventCancel: true }) ?? []) {
     length += chunk.length;
     if (length > MAX_BYTES) return undefined;
     chunks.push(chunk);

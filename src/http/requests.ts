@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 import type { Logger } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
+import { received } from "./body.ts";
 
 /**
  * Gives each request an id, and its answer the headers that every answer has; logs a line when it is done. Once
@@ -41,6 +42,8 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       set.status = CLIENT_CLOSED_REQUEST;
       return "";
     })
+    // Around everything, since an answer of a `derive` meets no other hook. Elysia's type of what it wraps is wrong.
+    .wrap((handle, request) => (request.method === "GET" ? handle : answerWhole(handle as unknown as Handle)))
     .onAfterResponse({ as: "global" }, ({ request, path, route, set, startedAt, userId }) => {
       const status = request.signal.aborted ? CLIENT_CLOSED_REQUEST : (set.status ?? 200);
       const duration = performance.now() - startedAt;
@@ -58,6 +61,15 @@ export const requests = (log: Logger, metrics?: Metrics) =>
         "request",
       );
     });
+
+type Handle = (request: Request) => Response | Promise<Response>;
+
+/** Closes no connection before the request has come in whole. */
+const answerWhole = (handle: Handle) => async (request: Request) => {
+  const answer = await handle(request);
+  if (answer.headers.get("connection") === "close") await received(request);
+  return answer;
+};
 
 /** nginx's status for a request whose client didn't wait for the answer. Only the log ever sees it. */
 const CLIENT_CLOSED_REQUEST = 499;

@@ -226,6 +226,49 @@ describe("every answer", () => {
     expect(await new Response(socket as never).text()).toMatch(/\r\nconnection: close\r\n/i);
   });
 
+  describe("on a connection that closes, waits for the body: what comes after the answer would lose it", () => {
+    const HALF = "x".repeat(100_000);
+    const SIZED: [string, string] = [`Content-Length: ${2 * HALF.length}\r\n\r\n${HALF}`, HALF];
+    const chunk = `${HALF.length.toString(16)}\r\n${HALF}\r\n`;
+    const CHUNKED: [string, string] = [`Transfer-Encoding: chunked\r\n\r\n${chunk}`, `${chunk}0\r\n\r\n`];
+
+    /** Sends a request up to the middle of its body, which is not answered yet. */
+    async function half(line: string, [first]: [string, string]) {
+      const [user, other] = [await service.newcomer(), await service.newcomer()];
+      const { hostname, port } = new URL(service.url);
+      const socket = connect(Number(port), hostname);
+      const answer = new Response(socket as never).text();
+      const path = line.replace("/mine", `/api/${user.id}/tasks`).replace("/other", `/api/${other.id}/tasks`);
+      socket.write(`${path}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ${user.token}\r\n${first}`);
+      await Bun.sleep(100);
+      expect(socket.bytesRead).toBe(0);
+      return { socket, answer };
+    }
+
+    test.each([
+      ["POST /mine HTTP/1.1", SIZED, 413],
+      ["POST /mine HTTP/1.1", CHUNKED, 413],
+      ["PUT /mine/1 HTTP/1.1", SIZED, 413],
+      ["PATCH /mine/1/complete HTTP/1.1", CHUNKED, 413],
+      ["DELETE /mine HTTP/1.1", SIZED, 422],
+      ["DELETE /mine/1 HTTP/1.1", CHUNKED, 404],
+      ["POST /other HTTP/1.1", SIZED, 403],
+      ["POST /mine HTTP/1.0\r\nAuthorization: x", SIZED, 401],
+      ["POST /health HTTP/1.1", SIZED, 405],
+      ["POST /nope HTTP/1.1", CHUNKED, 404],
+    ] as [string, [string, string], number][])("%s", async (line, body, status) => {
+      const { socket, answer } = await half(line, body);
+      socket.write(body[1]);
+      expect(await answer).toStartWith(`HTTP/1.1 ${status} `);
+    });
+
+    test("but not for ever", async () => {
+      const began = performance.now();
+      expect(await (await half("POST /other HTTP/1.1", SIZED)).answer).toStartWith("HTTP/1.1 403 ");
+      expect(performance.now() - began).toBeGreaterThan(4_900);
+    }, 15_000);
+  });
+
   test("is not to be stored or sniffed", async () => {
     const user = await service.newcomer();
     for (const answer of [await user.get("?limit=0"), await user.post({}), await fetch(`${service.url}/nope`)]) {

@@ -80,13 +80,14 @@ describe.each(proxies)("behind %s", (_, isHere, start) => {
 
     test("errors stay the service's own", async () => {
       const user = await newcomer();
-      const tooLong = await user.post({ title: "x".repeat(70_000) });
-      expect([tooLong.status, await tooLong.json()]).toEqual([413, expect.objectContaining({ status: 413 })]);
-      const stranger = await fetch(user.path());
-      expect([stranger.status, stranger.headers.get("www-authenticate")]).toEqual([
-        401,
-        expect.stringContaining("Bearer"),
-      ]);
+      // Each again and again: whether an early answer reaches it is a matter of moments.
+      for (let round = 0; round < 20; round++) {
+        const tooLong = await user.post({ title: "x".repeat(70_000) });
+        expect([tooLong.status, await tooLong.json()]).toEqual([413, expect.objectContaining({ status: 413 })]);
+        const [path, headers] = [user.path(), { "content-type": "application/json" }];
+        const stranger = await fetch(path, { method: "POST", body: JSON.stringify("x".repeat(500_000)), headers });
+        expect([stranger.status, stranger.headers.get("www-authenticate")]).toEqual([401, "Bearer"]);
+      }
       expect((await user.send("HEAD")).status).toBe(200);
     });
 
