@@ -45,8 +45,6 @@ export const findOldTable = (db: Database): Promise<string | undefined> =>
 export async function adopt(db: Database, from: string | undefined, dryRun: boolean): Promise<string> {
   try {
     return await inTransaction(db, async (ask) => {
-      // Whatever the database's default is: what was committed while this waited for a lock must be seen.
-      await ask("set transaction isolation level read committed");
       // Then a policy that hides rows is an error.
       await ask("set local row_security = off");
       await lockMigrations(ask);

@@ -35,6 +35,8 @@ const MIGRATION_LOCK = "7461736275";
 
 /** Takes turns with the migrations of other processes until the transaction ends, and lifts the limits on its time. */
 export async function lockMigrations(ask: Ask): Promise<void> {
+  // Whatever the database's default is: what was committed while this waited must be seen.
+  await ask("set transaction isolation level read committed");
   await ask("set local statement_timeout = 0");
   await ask("set local lock_timeout = 0");
   await ask(`select pg_advisory_xact_lock(${MIGRATION_LOCK})`);

@@ -244,6 +244,8 @@ describe.skipIf(!hasServer || !canStartPostgres)("a Postgres that fails", () => 
 
   test("is migrated once by three processes that start together, and shared by them without losing a change", async () => {
     await admin`create database together`;
+    // Where the second of them would not see what the first has done while it waited.
+    await admin`alter database together set default_transaction_isolation = 'repeatable read'`;
     const settings = { DATABASE_URL: server.url.replace("/postgres", "/together") };
     const services = await Promise.all([1, 2, 3].map(() => spawnService(settings)));
     const client = new SQL({ url: settings.DATABASE_URL, max: 1 });
