@@ -72,19 +72,19 @@ async function takeOver(ask: Ask, from: string | undefined, dryRun: boolean) {
   const rows = rowsOf(name, table.types, hasOurs);
   const asked = adoptedTo === undefined ? sql`true` : sql`old.id = any(${`{${leftThen}}`}::bigint[])`;
 
-  const groups = await ask<{ fault: string | null; count: number; ids: string }>(sql`
+  const groups = await ask<{ fault: string | null; count: number; ids: string | null }>(sql`
     select fault, count(*)::int, string_agg(id::text, ', ' order by id) filter (where fault is not null) as ids
     from ${rows} where ${asked} group by fault order by fault`);
   const [{ newer } = { newer: 0 }] = await ask<{ newer: number }>(sql`
     select count(*)::int as newer from ${rows} where id > ${adoptedTo ?? null}::bigint`);
   const fit = groups.find(({ fault }) => fault === null)?.count ?? 0;
   const left = groups.filter(({ fault }) => fault !== null);
-  const leftIds = left.map(({ ids }) => ids).join(", ");
+  const leftIds = left.flatMap(({ ids }) => ids ?? []).join(", ");
   const others = Object.keys(table.types).filter((column) => !Object.hasOwn(tasks, column));
   const report = (sentence: string) =>
     [
       sentence,
-      ...left.map(({ fault, ids }) => `Left in ${name}, since ${fault}: ${ids}`),
+      ...left.map(({ fault, ids }) => `Left in ${name}, since ${fault}: ${ids ?? "without an id"}`),
       ...(left.length > 0 ? [`Mend these rows in ${name}, and adopting again takes them.`] : []),
       ...(newer > 0 ? [`Left in ${name}, since written after it was adopted: ${newer} rows`] : []),
       ...(others.length > 0 ? [`Left in ${name}, since there is no such column here: ${others.join(", ")}`] : []),

@@ -31,5 +31,5 @@ const isStorable = (text: string) => text.isWellFormed() && !text.includes("\0")
 /** Only what `toISOString` writes, in the years that Postgres reads the same way. */
 const isInstant = (text: string) => {
   const instant = new Date(text);
-  return /^[1-9]\d{3}-/.test(text) && !Number.isNaN(+instant) && instant.toISOString() === text;
+  return /^(?!0000)\d{4}-/.test(text) && !Number.isNaN(+instant) && instant.toISOString() === text;
 };

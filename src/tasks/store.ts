@@ -122,14 +122,17 @@ export class Tasks {
     const named = { owner: this.owner, key };
     await forgetKeys(named, this.#caller);
     for (;;) {
+      let clash: unknown;
       const [made] = await createOnce({ ...named, ...values, fingerprint }, this.#caller).catch((error) => {
-        // Another one has just created with this key.
-        if (codeOf(error) === "23505") return [];
-        throw error;
+        // Another one has just created with this key. (Or an id is taken, which is somebody's fault.)
+        if (codeOf(error) !== "23505") throw error;
+        clash = error;
+        return [];
       });
       if (made) return { task: taskOf(made), replayed: false };
       const [before] = await createdBefore(named, this.#caller);
-      // The key may have been forgotten in between: its day was over.
+      if (before === undefined && clash) throw clash;
+      // The key has been forgotten in between: its day was over.
       if (before === undefined) continue;
       if (before.fingerprint !== fingerprint) return "other";
       return before.id === null ? "missing" : { task: taskOf(before), replayed: true };

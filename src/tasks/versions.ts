@@ -23,11 +23,12 @@ export function versionsOf({ headers }: Request): Versions | "malformed" {
   if (!Array.isArray(tags)) return tags;
   const times = tags.map((tag) => [tag, Number.parseInt(tag, 36)] as const);
   return times
-    .filter(([tag, time]) => time.toString(36) === tag && time >= 0 && time <= MAX_TIME)
+    .filter(([tag, time]) => time.toString(36) === tag && time >= MIN_TIME && time <= MAX_TIME)
     .map(([, time]) => new Date(time).toISOString());
 }
 
-/** The last moment of the year 9999, which Postgres and JavaScript write alike. */
+/** The first moment of the year 1, and the last of 9999: what Postgres and JavaScript write alike. */
+const MIN_TIME = -62_135_596_800_000;
 const MAX_TIME = 253_402_300_799_999;
 
 export const notDone = (answer: Pick<Context, "set">, undone: Undone) =>

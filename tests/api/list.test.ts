@@ -74,6 +74,26 @@ describe("a list", () => {
     expect(tasks).toHaveLength(1000);
   });
 
+  test.skipIf(!canQuery)("leads on from a time of any year, and a change may name it as its version", async () => {
+    const user = await service.newcomer();
+    for (const year of ["0001", "0099", "0999", "1969"])
+      await queryDatabase(
+        "insert into tasks (user_id, title, created_at, updated_at) select $1, $2, t, t from cast($3 as timestamptz) t",
+        [user.id, year, `${year}-01-01T00:00:00.001Z`],
+      );
+    for (const sort of ["created_at", "updated_at"])
+      expect((await pages(user, `?sort=${sort}&order=asc&limit=1`)).flat().map(({ title }) => title)).toEqual([
+        "0001",
+        "0099",
+        "0999",
+        "1969",
+      ]);
+    for (const { id } of (await (await user.get()).json()) as Task[]) {
+      const etag = (await user.get(`/${id}`)).headers.get("etag") ?? "";
+      expect((await user.put(id, { title: "x" }, { "if-match": etag })).status).toBe(200);
+    }
+  });
+
   test("ignores parameters that it does not know", async () => {
     const user = await userWith("a");
     expect(await titles(await user.get("?page=7&_=1&__proto__=x&sort[]=y"))).toEqual(["a"]);

@@ -199,6 +199,18 @@ describe.skipIf(!hasServer || !canStartPostgres || !hasPgBouncer)("a database as
       await Promise.all(services.map((service) => service.stop()));
     });
 
+    test("an id that is taken, since the sequence lags behind, is a bug's 500, with a key and without", async () => {
+      const { url } = await database();
+      await served({ DATABASE_URL: url, ...driver }, async ({ newcomer }) => {
+        const user = await newcomer();
+        for (const headers of [undefined, { "idempotency-key": "a" }]) {
+          const { id } = await user.task();
+          await execute(url, `select setval(pg_get_serial_sequence('tasks', 'id'), ${id}, false)`);
+          expect((await user.post({ title: "x" }, headers)).status).toBe(500);
+        }
+      });
+    });
+
     test("a server that only reads answers reads, and 503 for writes, with its own words in the log once", async () => {
       const { name, url } = await database();
       expect((await run(["migrate"], { DATABASE_URL: url })).exitCode).toBe(0);
