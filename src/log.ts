@@ -115,7 +115,7 @@ const QUIET_MS = 60_000;
  * Logs the first event of a kind at once, and what follows within a minute as one line with its number: a database
  * that is away or a client with a bad token does not fill the log.
  *
- * @param kind one of a few words of ours: each is remembered for a minute.
+ * @param kind what counts as the same event. Each is remembered for a minute, so there must be few.
  */
 export function throttled(write: Write) {
   const counts = new Map<string, number>();

@@ -36,8 +36,8 @@ export function remoteKeys(url: URL) {
   }
 
   /**
-   * Returns until when the token's key may be taken for published, in milliseconds since 1970; nothing if no keys can
-   * be had to check against. Fails as jose does if the token is not right.
+   * Returns until when the token's key counts as published, in milliseconds since 1970. Undefined if there are no keys
+   * to check against. Fails as jose does if the token is not right.
    */
   return async function verify(token: string, options: JWTVerifyOptions): Promise<number | undefined> {
     if (Date.now() >= renewAt) {

@@ -114,6 +114,7 @@ export function tokenVerifier(settings: Config["jwt"]) {
 
     const validUntil = (exp + LEEWAY_S) * 1000;
     const options = { algorithms: published ? ASYMMETRIC : [settings.algorithm], clockTolerance: LEEWAY_S };
+    // A token that needs a published key was refused above where there are none: it never gets here.
     if (!published || jwks === undefined)
       return (await verify(token, options))
         ? { userId: sub, validUntil, used: false }

@@ -7,7 +7,7 @@ export interface Statement {
   /** It reads as much as its owner has, so it takes one of the owner's few turns (see turns.ts). */
   slow?: boolean;
   /** Doing it twice would do harm: it isn't sent again when its connection is lost. */
-  once?: boolean;
+  unrepeatable?: boolean;
 }
 
 /** Whoever waits for the answer. */
@@ -44,7 +44,7 @@ export interface Database {
 
 /** How long a request may take, whatever is tried again inside it. */
 export const REQUEST_TIMEOUT_MS = 10_000;
-/** How long an answer may take: nothing is sent later than this before its deadline. */
+/** How long an attempt may wait for its rows. With less than this left until the deadline, nothing is sent. */
 export const ANSWER_TIMEOUT_MS = 6_000;
 export const CONNECT_TIMEOUT_MS = 3_000;
 /**

@@ -93,7 +93,7 @@ async function open(dataDir?: string): Promise<Opened> {
   }
 }
 
-/** A failure of the file system comes out of PGlite as a bare number, and that is WASI's, not this system's. */
+/** A failure of the file system comes out of PGlite as an object with a number, WASI's and not this system's. */
 const WASI_ERRORS: Record<string, string> = {
   2: "permission denied",
   19: "the disk quota is used up",
@@ -103,7 +103,7 @@ const WASI_ERRORS: Record<string, string> = {
 
 function reasonOf(error: unknown): string {
   if (error instanceof Error) return error.message;
-  const { errno } = error as { errno?: number };
+  const { errno } = Object(error) as { errno?: number };
   return WASI_ERRORS[String(errno)] ?? `system error ${errno}`;
 }
 

@@ -106,7 +106,7 @@ export function createPool(size: number, open: Open, named?: boolean): Pool {
       } catch (error) {
         // Probe again, which replaces all connections. (Unless somebody has begun to.)
         if (isStale(error) && probed === mine) probed = undefined;
-        const maybeDone = isLost(error) && sent && statement.once === true;
+        const maybeDone = isLost(error) && sent && statement.unrepeatable === true;
         const again = isConflict(error)
           ? attempt < CONFLICT_RETRIES
           : attempt < 2 && (isStale(error) || (isLost(error) && !maybeDone));

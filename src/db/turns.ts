@@ -37,6 +37,7 @@ export function createTurns<Slot>(slots: readonly Slot[]) {
       if (turn === undefined) return;
       if (refusedUnsent(turn)) continue;
       lane(turn.statement).count(turn.caller.owner, 1);
+      // One is free, by the loop's condition.
       turn.begin(free.pop() as Slot);
     }
   }
@@ -82,7 +83,7 @@ export function refusedUnsent({ caller, reject }: Pick<Turn<never>, "caller" | "
 
 /**
  * Who waits, by owner, and how many run: at most `most` in all, and `ofOne` of an owner. What goes together has the
- * owner "", and no such limit.
+ * owner "", and no such limit; neither has what the service itself asks.
  */
 function createLane<Slot>(most: number, ofOne: number) {
   const waiting = new Map<string, Turn<Slot>[]>();

@@ -15,8 +15,8 @@ const MAX_OF_ONE = 256;
 const MAX_OF_ALL = 8192;
 
 /**
- * How many users are remembered (twice as many at most): some 10 MiB. One who is forgotten early has the full quota
- * again.
+ * How many users each of the two generations remembers: together some 10 MiB. One who is forgotten early has the full
+ * quota again.
  */
 const MAX_REMEMBERED = 50_000;
 

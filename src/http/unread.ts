@@ -8,8 +8,8 @@ import { problem } from "./problem.ts";
 const LONG = 64 * 1024;
 
 /** How much one user may leave unread, and how much all may: beyond that, every user who leaves any is refused. */
-const MAX_OF_ONE = 8 * 1024 * 1024;
-const MAX_OF_ALL = 64 * 1024 * 1024;
+const MAX_UNREAD_OF_ONE = 8 * 1024 * 1024;
+const MAX_UNREAD_OF_ALL = 64 * 1024 * 1024;
 
 /** What is given to the kernel at once. */
 const PIECE = 64 * 1024;
@@ -40,7 +40,7 @@ export function longAnswers() {
     if (!(typeof response === "string" || response instanceof Blob) || request.method === "HEAD") return;
     const size = typeof response === "string" ? Buffer.byteLength(response) : response.size;
     if (size < LONG) return;
-    if ((unread.get(userId) ?? 0) > (total > MAX_OF_ALL ? 0 : MAX_OF_ONE)) {
+    if ((unread.get(userId) ?? 0) > (total > MAX_UNREAD_OF_ALL ? 0 : MAX_UNREAD_OF_ONE)) {
       for (const name of ["content-encoding", "etag", "link", "x-total-count"]) delete set.headers[name];
       return unseen(problem({ set }, 429, "You leave answers unread: take them first", { retryAfter: 5 }));
     }

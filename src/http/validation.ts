@@ -109,7 +109,7 @@ const kinds: Record<string, (schema: TSchema, value: unknown) => Fault> = {
       return { type: "less_than_equal", msg: `Input should be less than or equal to ${maximum}` };
   },
   OneOf(schema, value) {
-    // TypeBox's type of a schema has no symbols but its own.
+    // TypeBox's type of a schema has no symbols but its own. `oneOf` has put a RegExp there.
     const accepted: RegExp = schema[Accepted as never];
     if (typeof value !== "string" || !accepted.test(value))
       return { type: "literal_error", msg: `Input should be one of: ${schema.enum.join(", ")}` };

@@ -152,11 +152,12 @@ export const taskRoutes = (
       async ({ tasks, params, body, request, set }) => {
         const { title, description, completed } = body;
         const versions = versionsOf(request);
-        const violations = [
-          ...(title === undefined && description === undefined && completed === undefined ? [NOTHING_TO_CHANGE] : []),
-          ...(versions === "malformed" ? [MALFORMED_IF_MATCH] : []),
-        ];
-        if (violations.length > 0 || versions === "malformed") return validationProblem({ set }, violations);
+        const nothing = title === undefined && description === undefined && completed === undefined;
+        if (nothing || versions === "malformed")
+          return validationProblem({ set }, [
+            ...(nothing ? [NOTHING_TO_CHANGE] : []),
+            ...(versions === "malformed" ? [MALFORMED_IF_MATCH] : []),
+          ]);
         const task = await tasks.change(Number(params.id), body, versions);
         return typeof task === "string" ? notDone({ set }, task) : tagged({ set }, task);
       },

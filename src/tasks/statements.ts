@@ -11,7 +11,7 @@ const dialect = new PgDialect();
 const isOwners = eq(tasks.user_id, given("owner"));
 
 /** Many requests are sent as one JSON text, which every driver and pooler carries. */
-const asked = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
+const askedAs = (members: string) => sql.raw(`json_to_recordset($1::text::json) as asked(${members})`);
 
 /** Two changes within a millisecond still differ. */
 const touched = sql`updated_at = greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`;
@@ -20,14 +20,15 @@ const isAsked = sql`${tasks.id} = asked.id and ${tasks.user_id} = asked.owner`;
 
 /** Locks the tasks that are asked for, if they are there. */
 const locked = (members: string, lock: SQL) => sql`select asked.*, ${tasks.updated_at} as version
-  from ${asked(`n int, owner text, id bigint, versions timestamptz[]${members}`)}
+  from ${askedAs(`n int, owner text, id bigint, versions timestamptz[]${members}`)}
   join ${tasks} on ${isAsked} for update of ${tasks} ${lock}`;
 const isVersion = sql`(asked.versions is null or asked.version = any(asked.versions))`;
 
 const DAY = sql.raw("interval '24 hours'");
 
-/** A page of so many tasks may share a statement with others. Its total is counted so far. */
+/** Pages of up to so many tasks go together with others'. */
 export const SHORT_PAGE = 100;
+/** Their total is counted up to this, and above it by a statement of its own. */
 export const SHORT_COUNT = 1000;
 
 /** The row after the change, or before its deletion. Without an id: the task is there in another version. */
@@ -62,10 +63,13 @@ const sortKeys: Record<Sort, { column: SQL; position: SQL }> = {
   title: { column: sql`${tasks.title} collate "C"`, position: sql`${given("key")}::text collate "C"` },
 };
 
+/** Which way a list goes, and what comes after a task in it. */
+const way = (order: Order) => (order === "asc" ? ([asc, sql`>`] as const) : ([desc, sql`<`] as const));
+
 /** Every statement of the service, each built once. All that touch a task name its owner. */
 export function statements(send: Query) {
   /** Returns what sends the statement, with values for its placeholders. */
-  function statement<R = Row>(name: string, built: SQL, flags: Pick<Statement, "slow" | "once"> = {}) {
+  function statement<R = Row>(name: string, built: SQL, flags: Pick<Statement, "slow" | "unrepeatable"> = {}) {
     const { sql: text, params } = dialect.sqlToQuery(built);
     const prepared = { name, text, ...flags };
     return (values: Record<string, unknown>, caller: Caller) =>
@@ -73,7 +77,7 @@ export function statements(send: Query) {
   }
 
   /** Sends many at once, each under its number `n`, by which their rows tell whose they are. */
-  function together<R = Row & { n: number }>(name: string, built: SQL, flags: Pick<Statement, "once"> = {}) {
+  function fromList<R = Row & { n: number }>(name: string, built: SQL, flags: Pick<Statement, "unrepeatable"> = {}) {
     const prepared = { name, text: dialect.sqlToQuery(built).sql, ...flags };
     return (members: object[], caller: Caller) =>
       send<R>(prepared, [JSON.stringify(members.map((member, n) => ({ n, ...member })))], caller);
@@ -85,43 +89,46 @@ export function statements(send: Query) {
    * that it changed.
    */
   const changing = (name: string, members: string, action: SQL) => ({
-    alone: together<Changed>(
+    alone: fromList<Changed>(
       name,
-      sql`${action} ${asked(`n int, owner text, id bigint${members}`)} where ${isAsked} returning asked.n, ${columns}`,
-      { once: true },
+      sql`${action} ${askedAs(`n int, owner text, id bigint${members}`)} where ${isAsked} returning asked.n, ${columns}`,
+      { unrepeatable: true },
     ),
-    ifVersion: together<Changed>(
+    ifVersion: fromList<Changed>(
       `${name}_if`,
       sql`with asked as materialized (${locked(members, sql``)}),
         done as (${action} asked where ${isAsked} and ${isVersion} returning asked.n as done, ${columns})
         select asked.n, done.* from asked left join done on done = n`,
-      { once: true },
+      { unrepeatable: true },
     ),
-    together: together<Row & { n: number }>(
-      `${name}s`,
+    together: fromList<Row & { n: number }>(
+      `${name}_together`,
       sql`${action} (${locked(members, sql`skip locked`)}) as asked where ${isAsked} and ${isVersion}
         returning asked.n, ${columns}`,
-      { once: true },
+      { unrepeatable: true },
     ),
   });
 
   return {
-    find: together(
+    find: fromList(
       "find",
-      sql`select asked.n, ${columns} from ${asked("n int, owner text, id bigint")} join ${tasks} on ${isAsked}`,
+      sql`select asked.n, ${columns} from ${askedAs("n int, owner text, id bigint")} join ${tasks} on ${isAsked}`,
     ),
 
     /** Rows are matched with requests by their content. Of two equal requests either may get either row. */
-    create: together<Row>(
+    create: fromList<Row>(
       "create",
       sql`insert into ${tasks} (user_id, title, description, completed)
         select owner, title, description, completed
-        from ${asked("n int, owner text, title text, description text, completed boolean")} order by n
+        from ${askedAs("n int, owner text, title text, description text, completed boolean")} order by n
         returning ${columns}`,
-      { once: true },
+      { unrepeatable: true },
     ),
 
-    /** Creates nothing if the key is there, and fails (23505) if another creates with it at this moment. */
+    /**
+     * Creates nothing if the key is there, and fails (23505) if another creates with it at this moment. The new row
+     * bears the table's name, so that the columns can be selected from it.
+     */
     createOnce: statement(
       "create_once",
       sql`with tasks as (
@@ -135,7 +142,7 @@ export function statements(send: Query) {
           select ${given("owner")}::text, ${given("key")}::text, ${given("fingerprint")}::text, id from tasks
         )
         select ${columns} from tasks`,
-      { once: true },
+      { unrepeatable: true },
     ),
 
     /** Deletes this key if it is over a day old, and up to 20 others that are. Doing it twice is harmless. */
@@ -167,25 +174,26 @@ export function statements(send: Query) {
     ),
     delete: changing("delete", "", sql`delete from ${tasks} using`),
 
-    clear: memoized((filter: Filter) =>
+    clear: memoized(({ status }: Pick<Filter, "status">) =>
       statement<{ deleted: number }>(
-        `clear_${filter.status}`,
-        sql`with gone as (delete from ${tasks} where ${matching(filter)} returning 1) select count(*)::int as deleted from gone`,
-        { slow: true, once: true },
+        `clear_${status}`,
+        sql`with gone as (delete from ${tasks} where ${matching({ status, searched: false })} returning 1)
+          select count(*)::int as deleted from gone`,
+        { slow: true, unrepeatable: true },
       ),
     ),
 
     /** Pages that are short whatever their owner has: a range of the index, and a total up to a limit. */
     pages({ order, continued }: Pick<PageVariant, "order" | "continued">) {
-      const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
-      return together<Row & { n: number; total: number | null }>(
+      const [direction, beyond] = way(order);
+      return fromList<Row & { n: number; total: number | null }>(
         `pages_${order}_${continued}`,
         sql`with asked as materialized (
             select asked.*, case when asked.counted then (
               select count(*)::int from (select from ${tasks} where ${tasks.user_id} = asked.owner
                 limit ${sql.raw(String(SHORT_COUNT + 1))}) as first
             ) end as total
-            from ${asked("n int, owner text, take int, counted boolean, key text, id bigint")}
+            from ${askedAs("n int, owner text, take int, counted boolean, key text, id bigint")}
           )
           select asked.n, asked.total, page.* from asked, lateral (
             select ${columns} from ${tasks} where ${tasks.user_id} = asked.owner
@@ -197,7 +205,7 @@ export function statements(send: Query) {
 
     page: memoized(({ sort, order, continued, counted, ...filter }: PageVariant) => {
       const { column, position } = sortKeys[sort];
-      const [direction, beyond] = order === "asc" ? [asc, sql`>`] : [desc, sql`<`];
+      const [direction, beyond] = way(order);
       const rest = sql`(${column}, ${tasks.id}) ${beyond} (${position}, ${given("id")}::bigint)`;
       return statement<Row & { total: number }>(
         `page_${sort}_${order}_${filter.status}_${filter.searched}_${continued}_${counted}`,
@@ -223,8 +231,8 @@ export function memoized<Variant extends object, Built>(
   const built = new Map<string, Built>();
   return (variant) => {
     const name = Object.values(variant).join();
-    const statement = built.get(name) ?? build(variant);
-    built.set(name, statement);
-    return statement;
+    const found = built.get(name) ?? build(variant);
+    built.set(name, found);
+    return found;
   };
 }

@@ -11,7 +11,7 @@ import { type PageVariant, SHORT_COUNT, SHORT_PAGE } from "./statements.ts";
 import type { Undone, Versions } from "./versions.ts";
 
 /** A page of a list: the tasks, how many match in all, and where to go on, if more follow. */
-export interface Page {
+interface Page {
   tasks: Task[];
   total: number;
   next: string | undefined;
@@ -169,7 +169,7 @@ export class Tasks {
 
   /** Deletes the completed tasks, or all. Returns how many. */
   async clear(status: "completed" | "all"): Promise<number> {
-    const clear = this.send.statements.clear({ status, searched: false });
+    const clear = this.send.statements.clear({ status });
     const [row] = await clear(this.#filter({ status }), this.#caller);
     return row?.deleted ?? 0;
   }

@@ -7,7 +7,7 @@ setDefaultTimeout(30_000);
 
 const SHORT: Statement = { name: "short", text: "short" };
 const SLOW: Statement = { name: "slow", text: "slow", slow: true };
-const WRITE: Statement = { name: "write", text: "write", once: true };
+const WRITE: Statement = { name: "write", text: "write", unrepeatable: true };
 
 const caller = (owner: string, signal?: AbortSignal): Caller => ({
   owner,
