@@ -17,6 +17,7 @@ const PACKAGES = {
   typescript: devDependencies.typescript,
   vite: "8.3.4",
   "@hey-api/openapi-ts": "0.95.0",
+  orval: "7.13.2",
   "@stoplight/prism-cli": "5.14.2",
 };
 
@@ -154,7 +155,58 @@ const CLIENTS = {
       void getTask({ path });
     }
   `,
+  orval: `
+    import { completeTask, createTask, deleteTask, getHealth, getTask, listTasks, updateTask, type NewTask, type Task } from "./orval-client";
+    import { at } from "./orval-request";
+    ${EXACTLY}
+    export const exact: [Exactly<Plain<Task>, Plain<ATask>>, Exactly<Plain<NewTask>, Plain<ANewTask>>] = [true, true];
+
+    export async function live(base: string, user_id: string, token: string) {
+      at(base, token);
+      const made = await createTask(user_id, { title: "x" });
+      if (made.status !== 201) throw new Error(made.data.detail);
+      const { created_at: instant, id } = made.data;
+      const listed = await listTasks(user_id, { status: "pending", limit: 20 });
+      const got = await getTask(user_id, id);
+      const put = await updateTask(user_id, id, { description: "y" });
+      const done = await completeTask(user_id, id, { completed: true });
+      const gone = await deleteTask(user_id, id);
+      const missed = await getTask(user_id, id);
+      const detail: string | false = missed.status === 404 && missed.data.detail;
+      const health = await getHealth();
+      return [
+        typeof instant, listed.status === 200 && listed.data.length, got.status === 200 && got.data.title,
+        put.status === 200 && put.data.description, done.status === 200 && done.data.completed, gone.status, detail,
+        health.status === 200 && health.data.status,
+      ];
+    }
+
+    export function wrong() {
+      // @ts-expect-error a title is needed
+      void createTask("", {});
+      // @ts-expect-error there is no such status
+      void listTasks("", { status: "nonsense" });
+      // @ts-expect-error an id is needed
+      void getTask("");
+    }
+  `,
 };
+
+/** What sends orval's requests: its own way has one address, fixed when it is generated. */
+const ORVAL_REQUEST = `
+  let base = "";
+  let token = "";
+  export const at = (address: string, bearer: string) => {
+    base = address;
+    token = bearer;
+  };
+  export async function request<T>(path: string, options: RequestInit): Promise<T> {
+    const headers = { ...options.headers, authorization: "Bearer " + token };
+    const answer = await fetch(base + path, { ...options, headers });
+    const data: unknown = JSON.parse((await answer.text()) || "null");
+    return { status: answer.status, headers: answer.headers, data } as T;
+  }
+`;
 
 const LIVED = ["string", 1, "x", "y", true, 204, "Task not found", "healthy"];
 
@@ -170,6 +222,11 @@ describe.skipIf(!outside)("outside of the repository (TEST_OUTSIDE=1)", () => {
     const document = `${service.url}/openapi.json`;
     await run(folder, ["npx", "openapi-typescript", document, "-o", "schema.d.ts"]);
     await run(folder, ["npx", "openapi-ts", "-i", document, "-o", "hey", "-c", "@hey-api/client-fetch"]);
+    await writeFile(join(folder, "orval-request.ts"), ORVAL_REQUEST);
+    const mutator = { path: "./orval-request.ts", name: "request" };
+    const output = { target: "./orval-client.ts", client: "fetch", override: { mutator } };
+    await writeFile(join(folder, "orval.config.json"), JSON.stringify({ tasks: { input: document, output } }));
+    await run(folder, ["npx", "orval", "--config", "orval.config.json"]);
     await run(join(import.meta.dir, "../.."), ["bun", "run", "build:client"]);
     await copyFile(join(import.meta.dir, "../../dist/client.d.ts"), join(folder, "tasks-api.d.ts"));
     const readme = await Bun.file(join(import.meta.dir, "../../examples/nextjs/README.md")).text();
