@@ -94,9 +94,9 @@ const isJson = (contentType: string | null, empty: boolean) =>
   contentType === null ? empty : /^application\/([\w.-]+\+)?json *(;|$)/i.test(contentType);
 
 /**
- * Waits until the body has arrived, however little of it was read, so that the connection can be closed after the
- * answer. Bun closes it at once, and what arrives then makes the kernel reset it, which loses the answer (RFC 9112,
- * section 9.6): nginx, as it is by itself, answered 502 to every second long POST without a token.
+ * Waits until the body has arrived, however little of it was read. Bun closes a connection of HTTP/1.0, or one whose
+ * request asks for that, as soon as it has answered. What arrives then makes the kernel reset it, which loses the answer
+ * (RFC 9112, section 9.6): nginx, as it is by itself, answered 502 to every second long POST without a token.
  */
 export async function received({ body }: Request): Promise<void> {
   if (body === null || body.locked) return;

@@ -28,7 +28,7 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       };
       // Bun closes a connection whose request says so, but doesn't say it: a proxy that keeps connections would send
       // the next request over one that is about to go, and answer 502.
-      if (store.stopping || /^close$/i.test(request.headers.get("connection") ?? "")) set.headers.connection = "close";
+      if (store.stopping || CLOSE.test(request.headers.get("connection") ?? "")) set.headers.connection = "close";
     })
     // Again, for those that were under way at the signal. (Not `mapResponse`, in which Elysia loses the body of an
     // error.)
@@ -43,7 +43,7 @@ export const requests = (log: Logger, metrics?: Metrics) =>
       return "";
     })
     // Around everything, since an answer of a `derive` meets no other hook. Elysia's type of what it wraps is wrong.
-    .wrap((handle, request) => (request.method === "GET" ? handle : answerWhole(handle as unknown as Handle)))
+    .wrap((handle, request) => (request.method === "GET" ? handle : answeringWhole(handle as unknown as Handle)))
     .onAfterResponse({ as: "global" }, ({ request, path, route, set, startedAt, userId }) => {
       const status = request.signal.aborted ? CLIENT_CLOSED_REQUEST : (set.status ?? 200);
       const duration = performance.now() - startedAt;
@@ -64,12 +64,15 @@ export const requests = (log: Logger, metrics?: Metrics) =>
 
 type Handle = (request: Request) => Response | Promise<Response>;
 
-/** Closes no connection before the request has come in whole. */
-const answerWhole = (handle: Handle) => async (request: Request) => {
+/** Answers when the request has come in whole. */
+const answeringWhole = (handle: Handle) => async (request: Request) => {
   const answer = await handle(request);
-  if (answer.headers.get("connection") === "close") await received(request);
+  await received(request);
   return answer;
 };
+
+/** The members of `Connection` are a list (RFC 9110, section 7.6.1): LWP sends `TE, close`. */
+const CLOSE = /(^|,)\s*close\s*(,|$)/i;
 
 /** nginx's status for a request whose client didn't wait for the answer. Only the log ever sees it. */
 const CLIENT_CLOSED_REQUEST = 499;
