@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { STATUS_CODES } from "node:http";
 import { connect } from "node:net";
-import { OutcomeUnknown } from "../../src/db/errors.ts";
+import { OutcomeUnknown, Overloaded, TooManyWaiting } from "../../src/db/errors.ts";
 import { createLogger } from "../../src/log.ts";
 import { listening, outOfReach, service, User } from "../harness.ts";
 
@@ -136,6 +136,48 @@ describe("a failure", () => {
   });
 
   test.each([
+    ...["08006", "28P01", "3D000", "3F000", "25006", "40001", "40P01", "42501", "42703", "42P01"],
+    ...["53100", "55P03", "57P03", "58030"],
+  ])("of the database, in its own words or not (SQLSTATE %s), is 503 and says when to retry", async (code) => {
+    const { answers } = await failing(Object.assign(new Error("secret"), { code }));
+    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
+      answers.map(() => [503, "5"]),
+    );
+  });
+
+  test("of the database is logged anew when its cause is another, though the code is the same", async () => {
+    const privileges = ["permission denied for table tasks", "permission denied for schema public"];
+    const left = [...privileges];
+    const app = appWhoseDatabase(() =>
+      Promise.reject(Object.assign(new Error(left.shift() ?? privileges[1]), { code: "42501" })),
+    );
+    const user = await service.newcomer();
+    for (let n = 0; n < 4; n++) expect((await new User(app.url, user.id, user.token).get()).status).toBe(503);
+    await app.stop();
+    expect(app.lines.map((line) => JSON.parse(line).message)).toEqual(
+      privileges.map((sentence) => `the database did not answer: ${sentence}`),
+    );
+  });
+
+  test("for want of time is 503, and is not blamed on the database", async () => {
+    const { answers, text, log } = await failing(new Overloaded());
+    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
+      answers.map(() => [503, "5"]),
+    );
+    for (const body of text) expect(JSON.parse(body).detail).toMatch(/too much to do/);
+    expect(log).toContain("more to do than can be done in time");
+  });
+
+  test("of a user who has too many lists waiting is 429, says when to come back, and is not in the log", async () => {
+    const { answers, text, log } = await failing(new TooManyWaiting());
+    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
+      answers.map(() => [429, "1"]),
+    );
+    for (const body of text) expect(JSON.parse(body).detail).toMatch(/of your requests are under way/);
+    expect(log).toBe("");
+  });
+
+  test.each([
     ["a constraint", Object.assign(new Error("secret"), { code: "23505" })],
     ["a bug", new TypeError("secret is not a function")],
     ["a thrown string", "secret"],
@@ -170,8 +212,8 @@ describe("a failure", () => {
       () => began,
     );
     expect((await fetch(`${app.url}/health/ready`)).status).toBe(503);
-    // The limit of an ordinary request is 6 s.
-    expect(performance.now() - began).toBeLessThan(4000);
+    // A second, and room for a busy machine.
+    expect(performance.now() - began).toBeWithin(900, 2500);
     await app.stop();
   });
 });
