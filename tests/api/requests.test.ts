@@ -99,6 +99,28 @@ test.skipIf(process.env.TEST_COMMAND !== undefined)(
   },
 );
 
+test("a request's line says how many milliseconds it took, from its head to its answer", async () => {
+  const user = await service.newcomer();
+  const id = crypto.randomUUID();
+  const half = new TextEncoder().encode('{"title":');
+  const began = performance.now();
+  const answer = await fetch(user.path(), {
+    method: "POST",
+    headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json", "x-request-id": id },
+    body: new ReadableStream({
+      async start(body) {
+        body.enqueue(half);
+        await Bun.sleep(300);
+        body.enqueue(new TextEncoder().encode('"late"}'));
+        body.close();
+      },
+    }),
+  });
+  const took = performance.now() - began;
+  expect(answer.status).toBe(201);
+  expect((await lineOf(id)).duration_ms).toBeWithin(250, took + 1);
+});
+
 describe("a trace", () => {
   const trace = "4bf92f3577b34da6a3ce929d0e0e4736";
   const parent = "00f067aa0ba902b7";

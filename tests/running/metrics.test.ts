@@ -67,6 +67,36 @@ test("durations are in seconds", async () => {
   expect(statement).toBeLessThan(seconds);
 });
 
+test("a request that takes 300 ms takes 0.3 s", async () => {
+  const user = await service.newcomer();
+  const began = performance.now();
+  const answer = await fetch(user.path("/999999999/complete"), {
+    method: "PATCH",
+    headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" },
+    body: new ReadableStream({
+      async start(body) {
+        body.enqueue(new TextEncoder().encode("{"));
+        await Bun.sleep(300);
+        body.enqueue(new TextEncoder().encode("}"));
+        body.close();
+      },
+    }),
+  });
+  expect(answer.status).toBe(404);
+  await Bun.sleep(100);
+  const sum = 'http_request_duration_seconds_sum{method="PATCH",route="/api/:user_id/tasks/:id/complete",status="404"}';
+  expect((await metrics()).get(sum)).toBeWithin(0.25, (performance.now() - began) / 1000);
+});
+
+test("a statement that fails is counted, with the time until it did", async () => {
+  const { timed, routes } = createMetrics();
+  const ask = timed(() => Bun.sleep(100).then(() => Promise.reject(new Error("lost"))));
+  await expect(ask({ name: "find", text: "" }, [])).rejects.toThrow("lost");
+  const text = await (await routes.handle(new Request("http://localhost/metrics"))).text();
+  expect(text).toContain('db_statement_duration_seconds_count{kind="find"} 1\n');
+  expect(Number(/duration_seconds_sum\{kind="find"\} (.*)/.exec(text)?.[1])).toBeWithin(0.09, 5);
+});
+
 test("statements are counted by a few kinds, and each with the number of its requests", async () => {
   const { timed, routes } = createMetrics();
   const ask = timed(async () => []);
@@ -86,6 +116,15 @@ test("what is refused is counted by reason", async () => {
   const refused = answers.filter(({ status }) => status === 429).length;
   expect(refused).toBeGreaterThan(0);
   expect((await metrics()).get('http_requests_refused_total{reason="rate"}')).toBe(refused);
+});
+
+test("what is refused for want of time, or before the start is over, is counted too", async () => {
+  const app = listening({ phase: () => "starting", metrics: createMetrics() });
+  const user = await app.newcomer();
+  expect([(await user.get()).status, (await user.post({ title: "x" })).status]).toEqual([503, 503]);
+  const text = await (await fetch(`${app.url}/metrics`)).text();
+  expect(text).toContain('http_requests_refused_total{reason="starting"} 2\n');
+  await app.stop();
 });
 
 test("what is under way is told as it is now: requests, and connections to the database", async () => {
