@@ -39,6 +39,22 @@ describe("creating", () => {
     });
   });
 
+  test("does not count the white space around a title, however much there is", async () => {
+    const user = await service.newcomer();
+    const title = "😀".repeat(200);
+    const { id } = await user.task({ title: `${" ".repeat(300)}${title}\n\u3000` });
+    expect(await read(await user.get(`/${id}`))).toMatchObject({ title });
+    expect(await read(await user.put(id, { title: `\t${title}${" ".repeat(300)}` }))).toMatchObject({ title });
+  });
+
+  test("takes for white space what Python does: not U+FEFF, but U+001C to U+001F and U+0085", async () => {
+    const user = await service.newcomer();
+    const [title, around] = ["x\ufeff", "\x1c\x1d\x1e\x1f\x85\u1680\u2028\u2029\u202f\u205f\u3000"];
+    const task = await user.task({ title: around + title + around });
+    expect(task.title).toBe(title);
+    expect(await read(await user.put(task.id, { title: around + title + around }))).toMatchObject({ title });
+  });
+
   test("ignores what it does not know, and what is not the client's to set", async () => {
     const user = await service.newcomer();
     const past = "2000-01-01T00:00:00.000Z";
