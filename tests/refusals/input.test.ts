@@ -238,6 +238,10 @@ describe("a body", () => {
     expect(await create('{"title":"x"}', { "content-type": type })).toBe(status);
   });
 
+  test("that doesn't say what it is, is 415", async () => {
+    expect(await create(Buffer.from('{"title":"x"}'))).toBe(415);
+  });
+
   test.each([
     ["gzip", 415],
     ["br", 415],
