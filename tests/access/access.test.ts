@@ -125,6 +125,8 @@ describe("a token is refused", () => {
     expect(answer.status).toBe(401);
     expect(answer.headers.get("www-authenticate")).toBe("Bearer");
     expect(answer.headers.get("content-type")).toBe("application/json");
+    // Why is for the log: a caller who guesses learns nothing.
+    expect(await answer.json()).toMatchObject({ detail: "Sign in: a valid bearer token is required" });
   });
 
   test.each([

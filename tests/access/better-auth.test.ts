@@ -133,6 +133,8 @@ test("warm keys outlive an outage, and without any the answer is 503", async () 
   const answer = await cold(first.id, first.token);
   expect(answer.status).toBe(503);
   expect(answer.headers.get("retry-after")).toBe("5");
+  // To sign in again would not help.
+  expect(answer.headers.get("www-authenticate")).toBeNull();
   expect(await answer.json()).toMatchObject({ status: 503, title: "Service Unavailable" });
 });
 

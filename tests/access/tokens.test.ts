@@ -378,6 +378,29 @@ describe("published keys", () => {
     expect(performance.now() - began).toBeLessThan(4900);
   });
 
+  test("that have no end are given up as soon as they are too many", async () => {
+    const spaces = new Uint8Array(16 * 1024).fill(0x20);
+    using endless = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: () =>
+        new Response(
+          new ReadableStream({
+            async pull(body) {
+              await Bun.sleep(20);
+              body.enqueue(spaces);
+            },
+          }),
+        ),
+    });
+    using jwks = await published();
+    const { decide } = verifier({ BETTER_AUTH_JWKS_URL: endless.url.href, JWT_ISSUER: "us", JWT_AUDIENCE: "us" });
+    const began = performance.now();
+    expect(await decide(await jwks.sign({ iss: "us", aud: "us" }))).toMatchObject(UNREACHABLE);
+    // What says nothing is waited for for 3 s.
+    expect(performance.now() - began).toBeLessThan(2900);
+  });
+
   test("of almost the size that is read are had", async () => {
     using jwks = await published();
     jwks.state.body = jwks.state.body.replace("[", `[${" ".repeat(65_000)}`);
@@ -465,6 +488,10 @@ describe("the log", () => {
     [
       "the token is not signed with JWT_ALGORITHM (it is signed strangely, not HS256)",
       () => `${base64url('{"alg":"HS256\\n"}')}.${base64url("{}")}.`,
+    ],
+    [
+      "the token is not signed with JWT_ALGORITHM (it is signed strangely, not HS256)",
+      () => `${base64url(`{"alg":"${"private".repeat(500)}"}`)}.${base64url("{}")}.`,
     ],
     [
       "the token's crit demands an extension, and there is none here",
