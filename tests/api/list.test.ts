@@ -257,6 +257,23 @@ describe("a search", () => {
     expect(await titles(await user.get(search(text)))).toEqual([title]);
   });
 
+  test("takes each sign as it stands, for none means anything", async () => {
+    const signs = String.fromCharCode(...Array.from({ length: 0x7f - 0x21 }, (_, n) => 0x21 + n)).replace(/\w/g, "");
+    const user = await userWith(`a${signs}b`, "ab");
+    for (const text of [...signs, "a|b", "^a", "b$", "a.*", "a{0}", "(a)", "[ab]", "\\m"])
+      expect([text, (await titles(await user.get(search(text)))).length]).toEqual([
+        text,
+        `a${signs}b`.includes(text) ? 1 : 0,
+      ]);
+  });
+
+  test("takes white space as it stands too", async () => {
+    const user = await userWith("art history", "artist", "smart");
+    expect(await titles(await user.get(search("art ")))).toEqual(["art history"]);
+    expect(await titles(await user.get(search(" ")))).toEqual(["art history"]);
+    expect(await titles(await user.get(search(" art")))).toEqual([]);
+  });
+
   test("for nothing finds everything", async () => {
     const user = await userWith(...tasks);
     expect((await titles(await user.get("?search="))).length).toBe(5);
