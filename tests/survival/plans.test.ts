@@ -159,6 +159,12 @@ test.each<[string, Partial<Parameters<typeof tasks.list>[0]>, string[]]>([
   },
 );
 
+test.each(["completed", "all"] as const)("clearing (%s) takes its owner's turn, for it may be long", async (status) => {
+  asked.length = 0;
+  await store("nobody" as UserId).clear(status);
+  expect(asked.map(({ name, slow }) => [name, slow])).toEqual([[`clear_${status}`, true]]);
+});
+
 test("a request has ten seconds for all of its statements together", async () => {
   asked.length = 0;
   const until = performance.now() + 10_000;
