@@ -259,6 +259,21 @@ describe.skipIf(!canQuery)("a key", () => {
     expect(await all(user)).toHaveLength(2);
   });
 
+  test("that is over is used anew, however many are over for longer", async () => {
+    const [old, user] = [`old-${crypto.randomUUID()}`, await service.newcomer()];
+    const headers = key();
+    await user.post({ title: "x" }, headers);
+    await age(user, "25 hours");
+    await queryDatabase(
+      `insert into task_idempotency_keys (user_id, key, fingerprint, task_id, created_at)
+        select $1::text, n, 'x', 1, now() - interval '30 days' from generate_series(1, 100) n`,
+      [old],
+    );
+    const again = await user.post({ title: "another" }, headers);
+    expect([again.status, again.headers.get("idempotency-replayed")]).toEqual([201, null]);
+    await queryDatabase("delete from task_idempotency_keys where user_id = $1", [old]);
+  });
+
   test("that is over is used anew by one of many at once", async () => {
     const user = await service.newcomer();
     const headers = key();
