@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { getTableConfig } from "drizzle-orm/pg-core";
 import { loadConfig } from "../../src/config.ts";
 import { connect } from "../../src/db/connect.ts";
+import { causeOf } from "../../src/db/errors.ts";
 import { tasks } from "../../src/db/schema.ts";
 
 test.each([
@@ -15,6 +16,17 @@ test.each([
   expect(db.label).toBe(label);
   await db.close();
 });
+
+test("a server that takes a connection and says nothing is given up after 3 s, and nothing was sent", async () => {
+  using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const db = await connect(loadConfig({ DATABASE_URL: `postgres://u@127.0.0.1:${silent.port}/db` }));
+  const began = performance.now();
+  const error = await db.query({ name: "x", text: "x", unrepeatable: true }, []).catch((error) => error);
+  // The limit of a statement is 6 s.
+  expect(performance.now() - began).toBeWithin(2_500, 5_500);
+  expect(causeOf(error)).toMatchObject({ outage: true, outcomeUnknown: false });
+  await db.close();
+}, 20_000);
 
 test("the index begins with the owner and ends with the id, so that the usual order is one range of it", () => {
   const names = getTableConfig(tasks).indexes.map(({ config }) =>

@@ -188,6 +188,24 @@ describe("requests of a kind", () => {
     expect(deadlines.length).toBe(2);
   });
 
+  test("leave their rows to those who come later, once it was too late for one of them", async () => {
+    const first = Promise.withResolvers<string>();
+    let refused = 0;
+    const ask = batching<string, string>({
+      async together(asked) {
+        if (refused++ === 0) throw new Overloaded();
+        return asked.map((one) => `${one}!`);
+      },
+      alone: async (one) => (one === "first" ? first.promise : `${one} alone`),
+      row: (asked) => asked.charAt(0),
+    });
+    void ask("first", caller());
+    const others = ["a1", "b1"].map((one) => ask(one, caller()));
+    first.resolve("");
+    expect(await Promise.race([Promise.all(others), Bun.sleep(2_000)])).toEqual(["a1!", "b1!"]);
+    expect(await Promise.race([ask("a2", caller()), Bun.sleep(2_000)])).toBe("a2 alone");
+  });
+
   test("whose client has hung up are not sent", async () => {
     const { sent, ask } = statements();
     void ask("x");

@@ -182,6 +182,15 @@ describe("the pool", () => {
     expect(writes.sent.length).toBe(1);
   });
 
+  test("says of a write that isn't answered in time that it may have been done", async () => {
+    const { query, sent, log } = pool(1, undefined, () => {});
+    const [lost, failed] = [caller("a"), caller("a")];
+    const error = await query(WRITE, [], lost).catch((error) => error);
+    expect(error).toBeInstanceOf(OutcomeUnknown);
+    expect([error.cause.code, sent.length, log]).toEqual(["DATABASE_TIMEOUT", 1, ["close 0", "cancel 0", "close 0"]]);
+    expect(performance.now()).toBeLessThan(failed.deadline);
+  });
+
   test.each([
     [`${STATEMENT_TIMEOUT_MS}ms`, true],
     ["0", false],
@@ -198,6 +207,16 @@ describe("the pool", () => {
       { parameters: true, named: false },
       { parameters: may, named: may },
     ]);
+  });
+
+  test("takes no failure for an answer: probes go by when there was one", async () => {
+    const { query, lastAnswer } = pool(1, (_, attempt) => (attempt === 0 ? [] : failure("57014")));
+    await query(SHORT, [], caller("a"));
+    const answered = lastAnswer();
+    expect(answered).toBeWithin(performance.now() - 1000, performance.now() + 1);
+    await ticks();
+    expect(await query(SHORT, [], caller("a")).catch((error) => error.code)).toBe("57014");
+    expect(lastAnswer()).toBe(answered);
   });
 
   test("is closed once what is under way has been answered", async () => {
