@@ -216,6 +216,26 @@ describe.skipIf(!hasServer)("adopting a FastAPI app's tasks", () => {
     ]);
   });
 
+  test("takes over once more what a backup of the old table alone has brought back", async () => {
+    await run(`${sqlModel("task")}; INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
+    await command("adopt");
+    // The comment comes with the table, and what was adopted does not.
+    await run("DROP TABLE tasks, task_idempotency_keys, tasks_api_migrations");
+    expect((await command("adopt")).lines).toEqual([
+      "1 rows of task have been taken over; compared one by one, they are the same.",
+    ]);
+    expect(await rows("select title from tasks")).toEqual([{ title: "Buy milk" }]);
+  });
+
+  test("names the columns that are left behind", async () => {
+    await run(
+      `${sqlModel("task", { priority: "VARCHAR", due_date: "DATE" })}; INSERT INTO task (${COLUMNS}) VALUES ${MILK}`,
+    );
+    const left = "Left in task, since there is no such column here: priority, due_date";
+    expect((await command("adopt --dry-run")).lines.slice(1)).toEqual([left]);
+    expect((await command("adopt")).lines.slice(1)).toEqual([left]);
+  });
+
   test("says of rows that the old app went on writing that they are left", async () => {
     await run(`${sqlModel("task")}; INSERT INTO task (${COLUMNS}) VALUES ${MILK}`);
     await command("adopt");
