@@ -70,6 +70,22 @@ test("an embedded database keeps what it is given, and is open once at a time", 
   rmSync(folder, { recursive: true });
 });
 
+test("an embedded database is in use until it is closed, however long that takes", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
+  const config = loadConfig({ DATABASE_URL: `pglite://${folder}` });
+  const first = await connect(config);
+  // Drizzle's client, which its type doesn't name here: it is PGlite.
+  const { $client: files } = first.orm as unknown as { $client: { close(): Promise<void> } };
+  const close = files.close.bind(files);
+  files.close = () => Bun.sleep(500).then(close);
+  const closed = first.close();
+  await Bun.sleep(100);
+  await expect(connect(config)).rejects.toThrow("in use by another process");
+  await closed;
+  await (await connect(config)).close();
+  rmSync(folder, { recursive: true });
+});
+
 test("a first start is made aside: one that is killed on the way leaves no database behind", async () => {
   const folder = mkdtempSync(join(tmpdir(), "tasks-api-"));
   const { BETTER_AUTH_SECRET } = SETTINGS;
