@@ -178,6 +178,14 @@ describe("settings", () => {
     });
   });
 
+  test("of a JWKS leave the audience its origin, whatever the issuer is", () => {
+    const settings = { BETTER_AUTH_JWKS_URL: "https://app.example.com/jwks", JWT_ISSUER: "https://auth.example.com" };
+    expect(loadConfig(settings).jwt.jwks).toMatchObject({
+      issuer: "https://auth.example.com",
+      audience: "https://app.example.com",
+    });
+  });
+
   test.each([
     ["https://a.example,http://localhost:3000 , ", ["https://a.example", "http://localhost:3000"]],
     ['["https://a.example", "http://[::1]:3000"]', ["https://a.example", "http://[::1]:3000"]],
