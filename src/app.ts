@@ -43,7 +43,7 @@ export function createApp({ config, db, log, phase, metrics }: Dependencies) {
   })
     .use(requests(log, metrics))
     .use(cors(config.corsOrigins, log))
-    .use(failures(log, (path) => methodsOf(path)))
+    .use(failures(log, (path) => methodsOf(path), metrics))
     .use(probes)
     .use(tasks)
     .use(docs(() => new Elysia().use(probes).use(tasks), config.compression));

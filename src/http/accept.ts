@@ -40,8 +40,8 @@ export const jsonSender =
     text = JSON.stringify(value),
     known = false,
   ): Promise<T> => {
-    // Elysia sends text and bytes as they are. The cast keeps the value's type for the route and the client.
-    const sent = (body?: string | Blob) => body as unknown as T;
+    // Elysia sends these as they are. The cast keeps the value's type for the route and the client.
+    const sent = (body?: string | Response) => body as unknown as T;
     const long = compression && Buffer.byteLength(text) > COMPRESSED_FROM;
     if (long) set.headers.vary = `${set.headers.vary}, Accept-Encoding`;
     if (known) {
@@ -51,7 +51,8 @@ export const jsonSender =
     set.headers["content-type"] = "application/json;charset=utf-8";
     if (!long || !acceptsGzip(request)) return sent(text);
     set.headers["content-encoding"] = "gzip";
-    return sent(new Blob([await compress(text, { level: 4 })]));
+    // Not a `Blob`: Bun takes that for a file, and answers `Range`.
+    return sent(new Response(await compress(text, { level: 4 })));
   };
 
 /** On another thread: of 1,000 tasks, 200 KB, it makes 22 KB for 0.7 ms of CPU. */

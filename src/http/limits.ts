@@ -73,7 +73,10 @@ export function limits(rate: number, started: () => boolean, metrics?: Metrics) 
       share.underWay++;
       return { share };
     })
-    .onAfterHandle({ as: "scoped" }, longAnswers())
+    .onAfterHandle(
+      { as: "scoped" },
+      longAnswers(() => metrics?.refused("unread")),
+    )
     .onAfterResponse({ as: "scoped" }, ({ share }: { share?: Share }) => {
       if (share === undefined) return;
       underWay--;

@@ -3,6 +3,7 @@ import { Type } from "@sinclair/typebox";
 import { type Context, Elysia, NotFoundError, status } from "elysia";
 import { causeOf, Overloaded, TooManyWaiting } from "../db/errors.ts";
 import { type Logger, throttled } from "../log.ts";
+import type { Metrics } from "../metrics.ts";
 import { weightOf } from "./accept.ts";
 
 /**
@@ -92,15 +93,15 @@ export const validationProblem = (answer: Answer, errors: Violation[]) =>
  * Turns whatever was not answered into a problem: a path that isn't there, a database that is out of reach; the
  * rest is a bug of ours. The log has the cause, the caller never has.
  */
-export const failures = (log: Logger, methodsOf: (path: string) => string[]) => {
+export const failures = (log: Logger, methodsOf: (path: string) => string[], metrics?: Metrics) => {
   const logOutage = throttled(log.error);
   return new Elysia({ name: "failures" })
     .onRequest(({ request, set }) => {
+      if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) wantProblemJson.add(set);
       // Without a usable `Host` the address is a bare path. Elysia looks for the path behind a host, and would take
       // `/anything/health` for `/health`.
       const { url, method } = request;
       if (url.startsWith("/") && !methodsOf(pathOf(url)).includes(method)) throw new NotFoundError();
-      if (weightOf(MEDIA_TYPE, request.headers.get("accept"))) wantProblemJson.add(set);
     })
     .onError({ as: "global" }, ({ code, error, set, request }) => {
       if (code === "NOT_FOUND") {
@@ -111,10 +112,13 @@ export const failures = (log: Logger, methodsOf: (path: string) => string[]) => 
       }
       // The routes answer these themselves (see `validated`).
       if (code === "VALIDATION") return;
-      if (error instanceof TooManyWaiting)
+      if (error instanceof TooManyWaiting) {
+        metrics?.refused("waiting");
         return problemBody({ set }, 429, "Too many of your requests are under way: wait for some of them", {
           retryAfter: 1,
         });
+      }
+      if (error instanceof Overloaded) metrics?.refused("overload");
       const { name, code: errorCode, outage, outcomeUnknown, sentence } = causeOf(error);
       const line = { error: name, code: errorCode, request_id: set.headers["x-request-id"] };
       if (outage) {

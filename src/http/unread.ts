@@ -23,9 +23,9 @@ interface Handled {
 
 /**
  * For `onAfterHandle`: sends a long answer as fast as it is read, and refuses one to a user who leaves others unread,
- * since each of them takes memory until then.
+ * since each of them takes memory until then. Calls `refused` then.
  */
-export function longAnswers() {
+export function longAnswers(refused: () => void) {
   /** Bytes, by user. Holds only those who have any. */
   const unread = new Map<string, number>();
   let total = 0;
@@ -37,15 +37,20 @@ export function longAnswers() {
   };
 
   return async ({ request, set, userId = "", response }: Handled): Promise<undefined> => {
-    if (!(typeof response === "string" || response instanceof Blob) || request.method === "HEAD") return;
-    const size = typeof response === "string" ? Buffer.byteLength(response) : response.size;
-    if (size < LONG) return;
+    if (request.method === "HEAD") return;
+    // What is gzipped comes as a `Response`.
+    const body = response instanceof Response ? await response.bytes() : response;
+    if (!(typeof body === "string" || body instanceof Uint8Array)) return;
+    const size = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    if (size < LONG) return body === response ? undefined : unseen(new Response(body));
     if ((unread.get(userId) ?? 0) > (total > MAX_UNREAD_OF_ALL ? 0 : MAX_UNREAD_OF_ONE)) {
       for (const name of ["content-encoding", "etag", "link", "x-total-count"]) delete set.headers[name];
+      set.headers["cache-control"] = "no-store";
+      refused();
       return unseen(problem({ set }, 429, "You leave answers unread: take them first", { retryAfter: 5 }));
     }
     add(userId, size);
-    const bytes = typeof response === "string" ? Buffer.from(response) : await response.bytes();
+    const bytes = typeof body === "string" ? Buffer.from(body) : body;
     return unseen(new Response(piecewise(bytes, () => add(userId, -size))));
   };
 }

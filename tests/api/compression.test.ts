@@ -49,6 +49,16 @@ describe("a long list", async () => {
     expect(gunzipSync(bytes).equals(plain)).toBe(true);
   });
 
+  test("is whole, gzipped or not, for one who asks for a range: it is no file", async () => {
+    for (const encoding of ["gzip", "identity"]) {
+      const headers = { authorization: `Bearer ${user.token}`, "accept-encoding": encoding, range: "bytes=0-9" };
+      const answer = await fetch(user.path(), { headers });
+      expect(answer.status).toBe(200);
+      expect([answer.headers.get("accept-ranges"), answer.headers.get("content-range")]).toEqual([null, null]);
+      expect(await answer.bytes()).toEqual(plain);
+    }
+  });
+
   test.each([
     "",
     "identity",

@@ -324,6 +324,11 @@ describe("a body that may be left out", () => {
 describe("strange HTTP", () => {
   const get = (path: string, host: string) => raw(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
 
+  test("without a host, a problem has the type that is accepted too", async () => {
+    for (const type of ["application/problem+json", "application/json"])
+      expect(await raw(`GET /nope HTTP/1.0\r\nAccept: ${type}\r\n\r\n`)).toContain(`\r\nContent-Type: ${type}\r\n`);
+  });
+
   test("a short host does not change the path", async () => {
     expect(await get("/zz/health", "x")).toStartWith("HTTP/1.1 404");
     expect(await get("/health", "x")).toStartWith("HTTP/1.1 200");

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { Overloaded, TooManyWaiting } from "../../src/db/errors.ts";
 import { createMetrics } from "../../src/metrics.ts";
 import { listening, outOfReach, start, service as without } from "../harness.ts";
 
@@ -116,6 +117,18 @@ test("what is refused is counted by reason", async () => {
   const refused = answers.filter(({ status }) => status === 429).length;
   expect(refused).toBeGreaterThan(0);
   expect((await metrics()).get('http_requests_refused_total{reason="rate"}')).toBe(refused);
+});
+
+test.each([
+  ["waiting", 429, new TooManyWaiting()],
+  ["overload", 503, new Overloaded()],
+])("what the database's queue refuses is counted, as %s", async (reason, status, error) => {
+  const app = listening({ db: outOfReach(() => Promise.reject(error)), metrics: createMetrics() });
+  expect((await (await app.newcomer()).get()).status).toBe(status);
+  expect(await (await fetch(`${app.url}/metrics`)).text()).toContain(
+    `http_requests_refused_total{reason="${reason}"} 1\n`,
+  );
+  await app.stop();
 });
 
 test("what is refused for want of time, or before the start is over, is counted too", async () => {
