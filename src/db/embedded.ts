@@ -80,16 +80,35 @@ async function open(dataDir?: string): Promise<Opened> {
     return true;
   };
   try {
-    const client = await PGlite.create({
+    const options = {
       ...(dataDir && { dataDir }),
       onStderr,
       pgliteWasmModule: await WebAssembly.compile(await Bun.file(postgres).arrayBuffer()),
       initdbWasmModule: await WebAssembly.compile(await Bun.file(initdb).arrayBuffer()),
       fsBundle: Bun.file(data),
-    });
+    };
+    const client = await keepingMarks(() => PGlite.create(options));
     return { client, lastWords };
   } catch (error) {
     throw lastWords.length > 0 ? new Error(lastWords.join(": ")) : error;
+  }
+}
+
+/**
+ * With PGlite comes its decoder of texts, and that one drops a U+FEFF at a text's start. What is made in here gets one
+ * that keeps it.
+ */
+function keepingMarks<Made>(make: () => Made): Made {
+  const usual = globalThis.TextDecoder;
+  globalThis.TextDecoder = class extends usual {
+    constructor(label?: Bun.Encoding) {
+      super(label, { ignoreBOM: true });
+    }
+  };
+  try {
+    return make();
+  } finally {
+    globalThis.TextDecoder = usual;
   }
 }
 

@@ -39,6 +39,14 @@ describe("creating", () => {
     });
   });
 
+  test("keeps a U+FEFF that begins a text, which is no white space", async () => {
+    const user = await service.newcomer();
+    const [title, description] = ["\ufeffx", "\ufeffd"];
+    const { id } = await user.task({ title, description });
+    expect(await read(await user.get(`/${id}`))).toMatchObject({ title, description });
+    expect(await read(await user.get("?sort=title"))).toMatchObject([{ title, description }]);
+  });
+
   test("does not count the white space around a title, however much there is", async () => {
     const user = await service.newcomer();
     const title = "😀".repeat(200);
