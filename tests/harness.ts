@@ -139,7 +139,7 @@ export function listening(given: Partial<Parameters<typeof createApp>[0]> = {}) 
     port: 0,
   });
   const url = `http://localhost:${app.server?.port}`;
-  return { url, config, stop: () => app.stop(true), newcomer: newcomerOf(url, config) };
+  return { url, config, store: app.store, stop: () => app.stop(true), newcomer: newcomerOf(url, config) };
 }
 
 const startInProcess = async (settings: Record<string, string> = {}) => ({
@@ -167,6 +167,17 @@ export async function until(isSo: () => unknown, seconds = 10) {
     await Bun.sleep(20);
   }
 }
+
+/** A body whose rest comes 300 ms after its beginning. */
+export const lateBody = (beginning: string, rest: string) =>
+  new ReadableStream({
+    async start(body) {
+      body.enqueue(new TextEncoder().encode(beginning));
+      await Bun.sleep(300);
+      body.enqueue(new TextEncoder().encode(rest));
+      body.close();
+    },
+  });
 
 /** A signed-in user, as a front end acts for one. */
 export class User {

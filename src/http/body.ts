@@ -121,6 +121,7 @@ async function read(request: Request): Promise<Uint8Array | undefined> {
   if (announced !== null) return Number(announced) > MAX_BYTES ? undefined : await request.bytes();
   const chunks: Uint8Array[] = [];
   let length = 0;
+  // What is left unread is for `received`.
   for await (const chunk of request.body?.values({ preventCancel: true }) ?? []) {
     length += chunk.length;
     if (length > MAX_BYTES) return undefined;

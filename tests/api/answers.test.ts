@@ -29,6 +29,12 @@ async function failing(error: unknown) {
   return { answers, text, log: app.lines.join("\n") };
 }
 
+function expectEach(answers: Response[], status: number, retryAfter: string) {
+  expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
+    answers.map(() => [status, retryAfter]),
+  );
+}
+
 describe("a failure", () => {
   test.each<[string, string, number, RequestInit]>([
     ["an unknown path", "/nope", 404, {}],
@@ -140,9 +146,7 @@ describe("a failure", () => {
     ...["53100", "55P03", "57P03", "58030"],
   ])("of the database, in its own words or not (SQLSTATE %s), is 503 and says when to retry", async (code) => {
     const { answers } = await failing(Object.assign(new Error("secret"), { code }));
-    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
-      answers.map(() => [503, "5"]),
-    );
+    expectEach(answers, 503, "5");
   });
 
   test("of the database is logged anew when its cause is another, though the code is the same", async () => {
@@ -161,18 +165,14 @@ describe("a failure", () => {
 
   test("for want of time is 503, and is not blamed on the database", async () => {
     const { answers, text, log } = await failing(new Overloaded());
-    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
-      answers.map(() => [503, "5"]),
-    );
+    expectEach(answers, 503, "5");
     for (const body of text) expect(JSON.parse(body).detail).toMatch(/too much to do/);
     expect(log).toContain("more to do than can be done in time");
   });
 
   test("of a user who has too many lists waiting is 429, says when to come back, and is not in the log", async () => {
     const { answers, text, log } = await failing(new TooManyWaiting());
-    expect(answers.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
-      answers.map(() => [429, "1"]),
-    );
+    expectEach(answers, 429, "1");
     for (const body of text) expect(JSON.parse(body).detail).toMatch(/of your requests are under way/);
     expect(log).toBe("");
   });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, jest, setDefaultTimeout, test } from "bun:test";
 import { SQL } from "bun";
 import { hasServer } from "../database.ts";
-import { service as here, spawnService, type User } from "../harness.ts";
+import { service as here, lateBody, spawnService, type User } from "../harness.ts";
 
 setDefaultTimeout(60_000);
 
@@ -102,19 +102,11 @@ test.skipIf(process.env.TEST_COMMAND !== undefined)(
 test("a request's line says how many milliseconds it took, from its head to its answer", async () => {
   const user = await service.newcomer();
   const id = crypto.randomUUID();
-  const half = new TextEncoder().encode('{"title":');
   const began = performance.now();
   const answer = await fetch(user.path(), {
     method: "POST",
     headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json", "x-request-id": id },
-    body: new ReadableStream({
-      async start(body) {
-        body.enqueue(half);
-        await Bun.sleep(300);
-        body.enqueue(new TextEncoder().encode('"late"}'));
-        body.close();
-      },
-    }),
+    body: lateBody('{"title":', '"late"}'),
   });
   const took = performance.now() - began;
   expect(answer.status).toBe(201);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { Overloaded, TooManyWaiting } from "../../src/db/errors.ts";
 import { createMetrics } from "../../src/metrics.ts";
-import { listening, outOfReach, start, service as without } from "../harness.ts";
+import { lateBody, listening, outOfReach, start, service as without } from "../harness.ts";
 
 setDefaultTimeout(60_000);
 
@@ -74,14 +74,7 @@ test("a request that takes 300 ms takes 0.3 s", async () => {
   const answer = await fetch(user.path("/999999999/complete"), {
     method: "PATCH",
     headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" },
-    body: new ReadableStream({
-      async start(body) {
-        body.enqueue(new TextEncoder().encode("{"));
-        await Bun.sleep(300);
-        body.enqueue(new TextEncoder().encode("}"));
-        body.close();
-      },
-    }),
+    body: lateBody("{", "}"),
   });
   expect(answer.status).toBe(404);
   await Bun.sleep(100);

@@ -3,13 +3,9 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createApp } from "../../src/app.ts";
-import { loadConfig } from "../../src/config.ts";
-import { signToken } from "../../src/development.ts";
-import { createLogger } from "../../src/log.ts";
 import type { Task } from "../../src/tasks/model.ts";
 import { hasServer } from "../database.ts";
-import { outOfReach, SETTINGS, spawnService, type User } from "../harness.ts";
+import { listening, outOfReach, SETTINGS, spawnService, type User } from "../harness.ts";
 import { relay } from "../relay.ts";
 
 // Processes and databases take their time on a machine that does other things too.
@@ -163,18 +159,15 @@ test("a read that is under way at SIGTERM is answered, on a connection that clos
     asked.resolve();
     return answered.promise;
   });
-  const config = loadConfig(SETTINGS);
-  const app = createApp({ config, db, log: createLogger("CRITICAL", false), phase: () => "serving" }).listen(0);
-  const answer = fetch(`http://localhost:${app.server?.port}/api/ada/tasks/1`, {
-    headers: { authorization: `Bearer ${await signToken("ada", config.jwt)}` },
-  });
+  const app = listening({ db });
+  const answer = (await app.newcomer()).get("/1");
   await asked.promise;
   // As serve.ts does at the signal.
   app.store.stopping = true;
   answered.resolve([] as never);
   const { status, headers } = await answer;
   expect([status, headers.get("connection")]).toEqual([404, "close"]);
-  await app.stop(true);
+  await app.stop();
 });
 
 test("fifty writes that SIGTERM meets are all answered and all kept, in a database that is shut down", async () => {
